@@ -1,0 +1,62 @@
+/* The receive buffers of a shard: one mapping, cut into equal buffers.
+ *
+ *            provide                    lend                          (last) unref
+ *   ours  ------------->  kernel's  ------------->  lent, counted  ----------------->  returned
+ *     ^                                                                                    |
+ *     +------------------------------ take_returned, in batches ---------------------------+
+ *
+ * Whether bytes lie in a lent buffer is seen by their address, so whoever holds such bytes can keep them with
+ * buffers_ref, without a word from whom it got them. In ASan builds a buffer that isn't lent is poisoned: the
+ * kernel's writes pass by the shadow memory, so whoever reads a buffer already given back is caught. */
+#ifndef RONDO_CORE_BUFFERS_H
+#define RONDO_CORE_BUFFERS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <rondo/bytes.h>
+
+struct buffers {
+    char *memory;
+    size_t mapped_bytes;
+    size_t stride_bytes; /* from one buffer to the next, a little more than its size: see buffers.c */
+    size_t size_bytes;   /* of a buffer */
+    unsigned count;
+    unsigned lent;       /* how many are lent */
+    unsigned returned_count;
+    uint32_t *references; /* of each buffer; 0: not lent */
+    uint16_t *returned;   /* those whose last reference went since take_returned */
+};
+
+/* Returns 0 or -ENOMEM. count: at most 32768. */
+int buffers_open(struct buffers *buffers, unsigned count, size_t size_bytes);
+
+/* Unmap. None may be lent (asserted). */
+void buffers_close(struct buffers *buffers);
+
+/* Where buffer `index` begins. */
+char *buffers_at(const struct buffers *buffers, unsigned index);
+
+/* The kernel filled `size` bytes of buffer `index`: lend them, with one reference, the caller's. */
+rondo_bytes buffers_lend(struct buffers *buffers, unsigned index, size_t size);
+
+/* Do these bytes lie in a buffer? Any address may be asked for. */
+static inline bool buffers_own(const struct buffers *buffers, const void *data)
+{
+    return (uintptr_t)data - (uintptr_t)buffers->memory < buffers->mapped_bytes;
+}
+
+/* Which buffer do they lie in? They must. */
+unsigned buffers_index(const struct buffers *buffers, const void *data);
+
+/* Keep the buffer in which these bytes lie; it must be lent (asserted). */
+void buffers_ref(struct buffers *buffers, const void *data);
+
+/* Let it go; with the last reference it is returned. */
+void buffers_unref(struct buffers *buffers, const void *data);
+
+/* The buffers returned since the last call: their indices go to `indices` (room for count). Returns how many. */
+unsigned buffers_take_returned(struct buffers *buffers, uint16_t *indices);
+
+#endif

@@ -1,0 +1,143 @@
+/* The engine: what a shard asks of the kernel.
+ *
+ * Everything above core/ sees only this; the io_uring engine (core/uring.c) implements it, and an epoll or a
+ * simulated one can. Each call that takes an op issues it: the op must be out of the kernel, and is in the kernel
+ * from the call until its last completion, which engine_dispatch hands to op->done, never anything before that.
+ * Issuing can't fail: what goes wrong comes as a completion.
+ *
+ * Thread: the shard's own. */
+#ifndef RONDO_CORE_ENGINE_H
+#define RONDO_CORE_ENGINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include <rondo/bytes.h>
+
+#include "core/buffers.h"
+#include "core/op.h"
+
+#define ENGINE_SEND_SLICES_MAX 64 /* of one send */
+#define ENGINE_WHY_BYTES       256
+#define ENGINE_FOREVER         UINT64_MAX
+
+/* How large an engine is. Powers of two, but for the last. */
+struct engine_size {
+    unsigned submissions; /* operations issued in one system call; more take another */
+    unsigned completions; /* that can wait to be dispatched; more wait in the kernel's memory */
+    unsigned buffers;     /* to receive into: at most 32768 */
+    size_t buffer_bytes;  /* of each; a multiple of 64 */
+};
+
+extern const struct engine_size engine_size_default;
+
+struct engine_counters {
+    uint64_t completions; /* of operations */
+    uint64_t starved;     /* receives that found no buffer and had to wait for one */
+};
+
+struct engine {
+    const struct engine_ops *ops;
+    struct buffers buffers; /* of all receives of this shard */
+    struct engine_counters counters;
+};
+
+/* Open the calling thread's engine.
+ *
+ *   name      "uring", or "auto": the best that works
+ *   size      what memory limits refuse is halved, down to a floor, with a warning in the log
+ *   wake_fd   an eventfd that ends engine_wait when written to; the caller's
+ *   why       when it fails: a sentence saying what failed, why, and what to do
+ *
+ * Returns the engine, the caller's until engine_close; NULL with *error a negative errno. */
+struct engine *engine_open(const char *name, const struct engine_size *size, int wake_fd, int *error,
+                           char why[ENGINE_WHY_BYTES]);
+
+/* The names engine_open takes. */
+bool engine_is_known(const char *name);
+
+/* One for each engine; see the calls below. */
+struct engine_ops {
+    void (*accept)(struct engine *engine, struct op *op, int fd);
+    void (*receive)(struct engine *engine, struct op *op, int fd, bool multishot);
+    void (*receive_into)(struct engine *engine, struct op *op, int fd, rondo_buffer memory);
+    void (*send)(struct engine *engine, struct op *op, int fd, const struct iovec *slices, unsigned count,
+                 bool wait);
+    void (*close_fd)(struct engine *engine, struct op *op, int fd);
+    void (*cancel)(struct engine *engine, struct op *op);
+    int (*wait)(struct engine *engine, uint64_t timeout_ns);
+    void (*dispatch)(struct engine *engine);
+    void (*close)(struct engine *engine);
+};
+
+/* Accept connections until cancelled: a completion for each, its result the new descriptor (blocking,
+ * close-on-exec). An error ends it. */
+static inline void engine_accept(struct engine *engine, struct op *op, int fd)
+{
+    engine->ops->accept(engine, op, fd);
+}
+
+/* Receive into the shard's buffers: once, or (multishot) whenever bytes arrive, until cancelled. Result 0 is the
+ * peer's EOF. Without a free buffer the op waits in line, inside the engine, until one comes back. */
+static inline void engine_receive(struct engine *engine, struct op *op, int fd, bool multishot)
+{
+    engine->ops->receive(engine, op, fd, multishot);
+}
+
+/* Receive once into `memory`, which is the kernel's until the completion. */
+static inline void engine_receive_into(struct engine *engine, struct op *op, int fd, rondo_buffer memory)
+{
+    engine->ops->receive_into(engine, op, fd, memory);
+}
+
+/* Send 1 to ENGINE_SEND_SLICES_MAX slices, in order. The array is copied; the bytes are the kernel's until the
+ * completion, whose result may be less than was asked.
+ *
+ *   wait   false: send what fits now, or -EAGAIN; the completion comes with the next turn, so that the bytes are
+ *          never held for a peer that doesn't read. true: wait until some can be sent. */
+static inline void engine_send(struct engine *engine, struct op *op, int fd, const struct iovec *slices,
+                               unsigned count, bool wait)
+{
+    engine->ops->send(engine, op, fd, slices, count, wait);
+}
+
+static inline void engine_close_fd(struct engine *engine, struct op *op, int fd)
+{
+    engine->ops->close_fd(engine, op, fd);
+}
+
+/* End an op soon: its last completion comes with -ECANCELED, or, if that was faster, with its own result.
+ * Does nothing to an op that isn't in the kernel, or is being cancelled already. */
+static inline void engine_cancel(struct engine *engine, struct op *op)
+{
+    engine->ops->cancel(engine, op);
+}
+
+/* Issue all that was asked, and wait for completions, by one system call.
+ *
+ *   timeout_ns   of the wait; 0: don't wait; ENGINE_FOREVER
+ *
+ * Returns 0, also when nothing came; or a negative errno when the engine is beyond use. */
+static inline int engine_wait(struct engine *engine, uint64_t timeout_ns)
+{
+    return engine->ops->wait(engine, timeout_ns);
+}
+
+/* Hand each completion to its op, then give the returned buffers back to the kernel in one update. */
+static inline void engine_dispatch(struct engine *engine)
+{
+    engine->ops->dispatch(engine);
+}
+
+/* Close it. No operation may be in the kernel and no buffer lent (asserted). */
+static inline void engine_close(struct engine *engine)
+{
+    engine->ops->close(engine);
+}
+
+/* For engine.c: each engine's own opening. */
+struct engine *uring_open(const struct engine_size *size, int wake_fd, int *error, char why[ENGINE_WHY_BYTES]);
+
+#endif

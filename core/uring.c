@@ -1,0 +1,584 @@
+/* The io_uring engine: one ring and one provided-buffer ring, for the thread that opened it.
+ *
+ * Needs Linux 6.1, for IORING_SETUP_DEFER_TASKRUN: completions are then made only while this thread is inside
+ * io_uring_enter, so none appears, and nothing is taken from a socket, while callbacks run. It is worth a third of
+ * the CPU. Everything else that is used (multishot accept and receive, buffer rings) is older than 6.1.
+ *
+ * A turn is one io_uring_enter: it issues what stands in the submission queue, makes pending completions, and
+ * sleeps until there is one.
+ *
+ *   user_data   the address of the struct op; 0 for a cancellation, whose target tells the outcome
+ *
+ * A receive that finds no buffer free ends with -ENOBUFS. It is not told to anyone: the op waits in `starved`, and
+ * is issued again when buffers were given back, one each, the longest waiting first. It can't stall: as long as
+ * someone waits, no buffer is free, so some are lent, and each comes back through give_back_buffers. It can't
+ * spin: nobody is issued again without a buffer for it. */
+#include <errno.h>
+#include <liburing.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/utsname.h>
+#include <time.h>
+
+#include <rondo/log.h>
+
+#include "core/engine.h"
+#include "core/list.h"
+#include "core/memory.h"
+#include "core/uring_compat.h"
+
+#define BUFFER_GROUP 0
+#define SLICES_MAX   (16 * ENGINE_SEND_SLICES_MAX) /* of all sends in one system call; more take another */
+#define LENGTH_MAX   (1u << 30)                    /* of one receive or send: the kernel's limit is a little less than 2 GiB */
+
+/* Below these a ring can't serve; engine_open gives up. */
+#define SUBMISSIONS_FLOOR 8
+#define BUFFERS_FLOOR     16
+
+enum op_kind { OP_ACCEPT = 1, OP_RECEIVE, OP_RECEIVE_INTO, OP_SEND, OP_CLOSE, OP_WAKE };
+
+struct uring {
+    struct engine engine;
+    struct io_uring ring;
+    bool ring_is_open;
+    unsigned enter_flags; /* of every io_uring_enter */
+
+    struct io_uring_buf_ring *buffer_ring;
+    size_t buffer_ring_bytes;
+    unsigned provided;          /* buffers that are the kernel's, as far as dispatched completions tell */
+    uint16_t *returned;         /* room for buffers_take_returned */
+    struct rondo_link starved;  /* receives waiting for a buffer */
+    struct rondo_link cancelled; /* starved ones that were cancelled, to be completed by the next dispatch */
+
+    struct op wake;
+    int wake_fd;
+    uint64_t wake_value;
+
+    unsigned ops_in_kernel;     /* issued, last completion not dispatched; starved ones count */
+    unsigned cancels_in_kernel;
+
+    /* What sendmsg points to must live until it is submitted, not longer (IORING_FEAT_SUBMIT_STABLE). */
+    struct msghdr *headers;
+    struct iovec *slices;
+    unsigned headers_used, headers_max, slices_used;
+};
+
+static struct uring *uring_of(struct engine *engine)
+{
+    return rondo_container_of(engine, struct uring, engine);
+}
+
+/* ---- the system call ------------------------------------------------------------------------------------ */
+
+/* Publish what stands in the submission queue. (liburing's own submit functions can't pass IORING_ENTER_NO_IOWAIT,
+ * and some of them make two system calls where one will do.) */
+static unsigned flush_submissions(struct uring *u)
+{
+    struct io_uring_sq *sq = &u->ring.sq;
+    io_uring_smp_store_release(sq->ktail, sq->sqe_tail);
+    return sq->sqe_tail - io_uring_smp_load_acquire(sq->khead);
+}
+
+static void sent_messages_are_submitted(struct uring *u)
+{
+    if (u->ring.sq.sqe_tail == io_uring_smp_load_acquire(u->ring.sq.khead))
+        u->headers_used = u->slices_used = 0;
+}
+
+/* For the rare turn that issues more than the queue holds. */
+static void submit_early(struct uring *u)
+{
+    unsigned count = flush_submissions(u);
+    int rc = io_uring_enter2((unsigned)u->ring.enter_ring_fd, count, 0, u->enter_flags & IORING_ENTER_REGISTERED_RING,
+                             NULL, 0);
+    if (rc < 0 && rc != -EINTR) {
+        /* Out of memory for the request, or for completions that overflow: both pass when others end. */
+        rondo_log(RONDO_LOG_WARNING, "io_uring_enter can't take operations: %s; trying again", strerror(-rc));
+        nanosleep(&(struct timespec){.tv_nsec = 1000 * 1000}, NULL);
+    }
+    sent_messages_are_submitted(u);
+}
+
+static struct io_uring_sqe *next_sqe(struct uring *u)
+{
+    struct io_uring_sqe *sqe;
+    while ((sqe = io_uring_get_sqe(&u->ring)) == NULL)
+        submit_early(u);
+    return sqe;
+}
+
+static int uring_wait(struct engine *engine, uint64_t timeout_ns)
+{
+    struct uring *u = uring_of(engine);
+    bool sleep = timeout_ns > 0 && list_is_empty(&u->cancelled);
+    struct __kernel_timespec timeout = {.tv_sec = (int64_t)(timeout_ns / 1000000000),
+                                        .tv_nsec = (int64_t)(timeout_ns % 1000000000)};
+    struct io_uring_getevents_arg argument = {
+        .ts = timeout_ns == ENGINE_FOREVER ? 0 : (uint64_t)(uintptr_t)&timeout,
+    };
+
+    int rc = io_uring_enter2((unsigned)u->ring.enter_ring_fd, flush_submissions(u), sleep ? 1 : 0,
+                             u->enter_flags | IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG,
+                             (sigset_t *)&argument, sizeof argument);
+    sent_messages_are_submitted(u);
+    switch (rc < 0 ? -rc : 0) {
+    case 0:
+    case ETIME:
+    case EINTR:
+    case EBUSY: /* completions overflow: dispatch what there is, and come back */
+        return 0;
+    case EAGAIN:
+    case ENOMEM: /* no memory for a request: it stays in the queue, and others end meanwhile */
+        nanosleep(&(struct timespec){.tv_nsec = 1000 * 1000}, NULL);
+        return 0;
+    default:
+        return rc;
+    }
+}
+
+/* ---- issuing -------------------------------------------------------------------------------------------- */
+
+static void issued(struct uring *u, struct op *op, struct io_uring_sqe *sqe, enum op_kind kind, int fd)
+{
+    assert(!op->in_kernel && op->done != NULL);
+    op->in_kernel = true;
+    op->cancelling = false;
+    op->kind = (uint8_t)kind;
+    op->fd = fd;
+    u->ops_in_kernel++;
+    io_uring_sqe_set_data(sqe, op);
+}
+
+static void uring_accept(struct engine *engine, struct op *op, int fd)
+{
+    struct uring *u = uring_of(engine);
+    struct io_uring_sqe *sqe = next_sqe(u);
+    io_uring_prep_multishot_accept(sqe, fd, NULL, NULL, SOCK_CLOEXEC);
+    issued(u, op, sqe, OP_ACCEPT, fd);
+}
+
+/* POLL_FIRST spares the attempt that would find nothing, unless the last completion said that there is more. */
+static struct io_uring_sqe *prepare_receive(struct uring *u, int fd, bool multishot, bool poll_first)
+{
+    struct io_uring_sqe *sqe = next_sqe(u);
+    if (multishot)
+        io_uring_prep_recv_multishot(sqe, fd, NULL, 0, 0);
+    else
+        io_uring_prep_recv(sqe, fd, NULL, 0, 0);
+    sqe->flags |= IOSQE_BUFFER_SELECT;
+    sqe->buf_group = BUFFER_GROUP;
+    if (poll_first)
+        sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
+    return sqe;
+}
+
+static void uring_receive(struct engine *engine, struct op *op, int fd, bool multishot)
+{
+    struct uring *u = uring_of(engine);
+    struct io_uring_sqe *sqe = prepare_receive(u, fd, multishot, !op->more_to_read);
+    issued(u, op, sqe, OP_RECEIVE, fd);
+}
+
+static size_t length_of(size_t size)
+{
+    return size < LENGTH_MAX ? size : LENGTH_MAX;
+}
+
+static void uring_receive_into(struct engine *engine, struct op *op, int fd, rondo_buffer memory)
+{
+    struct uring *u = uring_of(engine);
+    struct io_uring_sqe *sqe = next_sqe(u);
+    io_uring_prep_recv(sqe, fd, memory.data, length_of(memory.size), 0);
+    if (!op->more_to_read)
+        sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
+    issued(u, op, sqe, OP_RECEIVE_INTO, fd);
+}
+
+/* Room for an sqe and for a message of `count` slices. Both at once, since making room submits, and what a
+ * submission has taken is no longer kept. */
+static void make_room_for_message(struct uring *u, unsigned count)
+{
+    while (io_uring_sq_space_left(&u->ring) == 0 || u->headers_used == u->headers_max ||
+           u->slices_used + count > SLICES_MAX)
+        submit_early(u);
+}
+
+static struct msghdr *message_of(struct uring *u, const struct iovec *slices, unsigned count)
+{
+    struct msghdr *message = &u->headers[u->headers_used++];
+    *message = (struct msghdr){.msg_iov = u->slices + u->slices_used, .msg_iovlen = count};
+    memcpy(message->msg_iov, slices, count * sizeof *slices);
+    u->slices_used += count;
+    return message;
+}
+
+static void uring_send(struct engine *engine, struct op *op, int fd, const struct iovec *slices, unsigned count,
+                       bool wait)
+{
+    struct uring *u = uring_of(engine);
+    int flags = MSG_NOSIGNAL | (wait ? 0 : MSG_DONTWAIT);
+    assert(count >= 1 && count <= ENGINE_SEND_SLICES_MAX);
+    struct io_uring_sqe *sqe;
+    if (count == 1) {
+        sqe = next_sqe(u);
+        io_uring_prep_send(sqe, fd, slices[0].iov_base, length_of(slices[0].iov_len), flags);
+    } else {
+        make_room_for_message(u, count);
+        sqe = next_sqe(u);
+        io_uring_prep_sendmsg(sqe, fd, message_of(u, slices, count), (unsigned)flags);
+    }
+    issued(u, op, sqe, OP_SEND, fd);
+}
+
+static void uring_close_fd(struct engine *engine, struct op *op, int fd)
+{
+    struct uring *u = uring_of(engine);
+    struct io_uring_sqe *sqe = next_sqe(u);
+    io_uring_prep_close(sqe, fd);
+    issued(u, op, sqe, OP_CLOSE, fd);
+}
+
+/* The target's address can't be another op's by the time the kernel looks for it: the target is in the kernel
+ * now, so what holds it lives at least until the next system call, which takes this along. */
+static void uring_cancel(struct engine *engine, struct op *op)
+{
+    struct uring *u = uring_of(engine);
+    if (!op->in_kernel || op->cancelling)
+        return;
+    op->cancelling = true;
+    if (list_contains_link(&op->waiting)) { /* starved: not really in the kernel */
+        list_remove(&op->waiting);
+        list_push(&u->cancelled, &op->waiting);
+        return;
+    }
+    struct io_uring_sqe *sqe = next_sqe(u);
+    io_uring_prep_cancel64(sqe, (uint64_t)(uintptr_t)op, 0);
+    io_uring_sqe_set_data(sqe, NULL);
+    u->cancels_in_kernel++;
+}
+
+/* ---- completions ---------------------------------------------------------------------------------------- */
+
+static void finish(struct uring *u, struct op *op, const struct completion *completion)
+{
+    u->engine.counters.completions++;
+    if (!completion->more) {
+        op->in_kernel = false;
+        u->ops_in_kernel--;
+    }
+    op->done(op, completion); /* last: unless more follow, the op may be gone */
+}
+
+static void finish_receive(struct uring *u, struct op *op, int result, unsigned flags)
+{
+    struct buffers *buffers = &u->engine.buffers;
+    struct completion completion = {
+        .result = result,
+        .more = (flags & IORING_CQE_F_MORE) != 0,
+        .more_to_read = (flags & IORING_CQE_F_SOCK_NONEMPTY) != 0,
+    };
+    if (result == -ENOBUFS) {
+        u->engine.counters.starved++;
+        list_push(op->cancelling ? &u->cancelled : &u->starved, &op->waiting);
+        return;
+    }
+    op->more_to_read = completion.more_to_read;
+    if (!(flags & IORING_CQE_F_BUFFER)) {
+        finish(u, op, &completion);
+        return;
+    }
+    /* Some kernels take a buffer even for an EOF: it is lent for its 0 bytes, and comes back by the same way. */
+    rondo_bytes lent = buffers_lend(buffers, flags >> IORING_CQE_BUFFER_SHIFT, result > 0 ? (size_t)result : 0);
+    u->provided--;
+    if (result > 0)
+        completion.data = lent;
+    finish(u, op, &completion);
+    buffers_unref(buffers, lent.data);
+}
+
+static void dispatch_one(struct uring *u, uint64_t user_data, int result, unsigned flags)
+{
+    struct op *op = (struct op *)(uintptr_t)user_data;
+    if (op == NULL) {
+        u->cancels_in_kernel--;
+        return;
+    }
+    if (op->kind == OP_RECEIVE) {
+        finish_receive(u, op, result, flags);
+        return;
+    }
+    struct completion completion = {
+        .result = result,
+        .more = (flags & IORING_CQE_F_MORE) != 0,
+        .more_to_read = (flags & IORING_CQE_F_SOCK_NONEMPTY) != 0,
+    };
+    op->more_to_read = completion.more_to_read;
+    finish(u, op, &completion);
+}
+
+static void complete_cancelled(struct uring *u)
+{
+    for (struct rondo_link *link; (link = list_pop(&u->cancelled)) != NULL;)
+        finish(u, rondo_container_of(link, struct op, waiting), &(struct completion){.result = -ECANCELED});
+}
+
+static void give_back_buffers(struct uring *u)
+{
+    struct buffers *buffers = &u->engine.buffers;
+    unsigned count = buffers_take_returned(buffers, u->returned);
+    if (count == 0)
+        return;
+    int mask = io_uring_buf_ring_mask(buffers->count);
+    for (unsigned i = 0; i < count; i++) {
+        io_uring_buf_ring_add(u->buffer_ring, buffers_at(buffers, u->returned[i]),
+                              (unsigned)buffers->size_bytes, u->returned[i], mask, (int)i);
+    }
+    io_uring_buf_ring_advance(u->buffer_ring, (int)count);
+    u->provided += count;
+}
+
+/* Single-shot, so that each takes one buffer only; its owner issues a multishot receive after it. */
+static void resume_starved(struct uring *u)
+{
+    for (unsigned free = u->provided; free > 0; free--) {
+        struct rondo_link *link = list_pop(&u->starved);
+        if (link == NULL)
+            return;
+        struct op *op = rondo_container_of(link, struct op, waiting);
+        io_uring_sqe_set_data(prepare_receive(u, op->fd, false, false), op);
+        }
+}
+
+static void uring_dispatch(struct engine *engine)
+{
+    struct uring *u = uring_of(engine);
+    struct io_uring_cq *cq = &u->ring.cq;
+    unsigned head = *cq->khead;
+    unsigned tail = io_uring_smp_load_acquire(cq->ktail);
+    unsigned mask = *cq->kring_mask;
+
+    for (; head != tail; head++) {
+        struct io_uring_cqe *cqe = &cq->cqes[head & mask];
+        uint64_t user_data = cqe->user_data;
+        int result = cqe->res;
+        unsigned flags = cqe->flags;
+        /* Before the callback: one that issues a lot makes completions, and they need the place. */
+        io_uring_smp_store_release(cq->khead, head + 1);
+        dispatch_one(u, user_data, result, flags);
+    }
+    complete_cancelled(u);
+    give_back_buffers(u);
+    resume_starved(u);
+}
+
+/* ---- waking --------------------------------------------------------------------------------------------- */
+
+static void wake_arm(struct uring *u)
+{
+    struct io_uring_sqe *sqe = next_sqe(u);
+    io_uring_prep_read(sqe, u->wake_fd, &u->wake_value, sizeof u->wake_value, 0);
+    issued(u, &u->wake, sqe, OP_WAKE, u->wake_fd);
+}
+
+static void wake_done(struct op *op, const struct completion *completion)
+{
+    struct uring *u = rondo_container_of(op, struct uring, wake);
+    if (completion->result != -ECANCELED)
+        wake_arm(u);
+}
+
+/* ---- opening and closing -------------------------------------------------------------------------------- */
+
+static void explain(int error, char why[ENGINE_WHY_BYTES])
+{
+    const char *hint = "see io_uring_setup(2)";
+    switch (-error) {
+    case EPERM:
+    case EACCES:
+        hint = "a seccomp profile (the default of Docker and containerd) or the sysctl kernel.io_uring_disabled "
+               "refuses it; pass --security-opt seccomp=docker/seccomp.json to docker run, or set the sysctl to 0";
+        break;
+    case ENOSYS:
+        hint = "this kernel, or a seccomp profile (Podman, gVisor), doesn't have it; rondo needs Linux 6.1, and "
+               "in a container --security-opt seccomp=docker/seccomp.json";
+        break;
+    case EINVAL:
+        hint = "rondo needs Linux 6.1 (IORING_SETUP_DEFER_TASKRUN)";
+        break;
+    case ENOMEM:
+        hint = "the limit of locked memory is too low even for small rings; raise it: ulimit -l 8192, or "
+               "--ulimit memlock=8388608 with docker run, or use fewer --shards";
+        break;
+    case EMFILE:
+    case ENFILE:
+        hint = "no descriptor is left for it; raise the limit: ulimit -n";
+        break;
+    }
+    snprintf(why, ENGINE_WHY_BYTES, "io_uring: %s: %s", strerror(-error), hint);
+}
+
+static int open_ring(struct uring *u, const struct engine_size *size)
+{
+    struct io_uring_params params = {
+        .flags = IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP |
+                 IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
+        .cq_entries = size->completions,
+    };
+    int rc = io_uring_queue_init_params(size->submissions, &u->ring, &params);
+    if (rc < 0)
+        return rc;
+    u->ring_is_open = true;
+    /* Entry i of the queue is sqe i, for good. (A liburing that makes rings without this array has none.) */
+    for (unsigned i = 0; u->ring.sq.array != NULL && i < *u->ring.sq.kring_entries; i++)
+        u->ring.sq.array[i] = i;
+    u->enter_flags = 0;
+    if (params.features & IORING_FEAT_NO_IOWAIT)
+        u->enter_flags |= IORING_ENTER_NO_IOWAIT;
+    if (io_uring_register_ring_fd(&u->ring) == 1) /* spares looking up the descriptor in each call */
+        u->enter_flags |= IORING_ENTER_REGISTERED_RING;
+    return 0;
+}
+
+static int open_buffers(struct uring *u, const struct engine_size *size)
+{
+    int rc = buffers_open(&u->engine.buffers, size->buffers, size->buffer_bytes);
+    if (rc < 0)
+        return rc;
+    u->buffer_ring_bytes = size->buffers * sizeof(struct io_uring_buf);
+    u->returned = memory_alloc(size->buffers * sizeof *u->returned);
+    void *memory = mmap(NULL, u->buffer_ring_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (u->returned == NULL || memory == MAP_FAILED) {
+        u->buffer_ring = memory == MAP_FAILED ? NULL : memory;
+        return -ENOMEM;
+    }
+    u->buffer_ring = memory;
+    struct io_uring_buf_reg registration = {
+        .ring_addr = (uint64_t)(uintptr_t)memory,
+        .ring_entries = size->buffers,
+        .bgid = BUFFER_GROUP,
+    };
+    rc = io_uring_register_buf_ring(&u->ring, &registration, 0);
+    if (rc < 0)
+        return rc;
+    io_uring_buf_ring_init(u->buffer_ring);
+    for (unsigned i = 0; i < size->buffers; i++) {
+        io_uring_buf_ring_add(u->buffer_ring, buffers_at(&u->engine.buffers, i), (unsigned)size->buffer_bytes,
+                              (uint16_t)i, io_uring_buf_ring_mask(size->buffers), (int)i);
+    }
+    io_uring_buf_ring_advance(u->buffer_ring, (int)size->buffers);
+    u->provided = size->buffers;
+    return 0;
+}
+
+static int open_messages(struct uring *u)
+{
+    u->headers_max = *u->ring.sq.kring_entries;
+    u->headers = memory_alloc(u->headers_max * sizeof *u->headers);
+    u->slices = memory_alloc(SLICES_MAX * sizeof *u->slices);
+    return u->headers == NULL || u->slices == NULL ? -ENOMEM : 0;
+}
+
+static void free_all(struct uring *u)
+{
+    if (u->ring_is_open)
+        io_uring_queue_exit(&u->ring); /* before the memory that the ring's buffers lie in */
+    if (u->buffer_ring != NULL)
+        munmap(u->buffer_ring, u->buffer_ring_bytes);
+    buffers_close(&u->engine.buffers);
+    memory_free(u->returned);
+    memory_free(u->headers);
+    memory_free(u->slices);
+    memory_free(u);
+}
+
+static struct uring *open_of_size(const struct engine_size *size, int *error)
+{
+    struct uring *u = memory_new(sizeof *u);
+    if (u == NULL) {
+        *error = -ENOMEM;
+        return NULL;
+    }
+    list_init(&u->starved);
+    list_init(&u->cancelled);
+    *error = open_ring(u, size);
+    if (*error == 0)
+        *error = open_buffers(u, size);
+    if (*error == 0)
+        *error = open_messages(u);
+    if (*error < 0) {
+        free_all(u);
+        return NULL;
+    }
+    return u;
+}
+
+static unsigned half(unsigned value, unsigned floor)
+{
+    return value / 2 > floor ? value / 2 : value < floor ? value : floor;
+}
+
+static void log_features(const struct uring *u, const struct engine_size *size)
+{
+    static atomic_bool logged;
+    struct utsname system;
+    if (!rondo_log_enabled(RONDO_LOG_DEBUG) || uname(&system) < 0 || atomic_exchange(&logged, true))
+        return;
+    rondo_log(RONDO_LOG_DEBUG,
+              "io_uring on Linux %s: single issuer, deferred task work, registered ring %s, waits outside iowait %s; "
+              "%u submissions, %u completions, %u buffers of %zu bytes for each shard",
+              system.release, u->enter_flags & IORING_ENTER_REGISTERED_RING ? "yes" : "no",
+              u->enter_flags & IORING_ENTER_NO_IOWAIT ? "yes" : "no", size->submissions, size->completions,
+              size->buffers, size->buffer_bytes);
+}
+
+static void uring_close(struct engine *engine)
+{
+    struct uring *u = uring_of(engine);
+    engine_cancel(engine, &u->wake);
+    while ((u->wake.in_kernel || u->cancels_in_kernel > 0) && uring_wait(engine, ENGINE_FOREVER) == 0)
+        uring_dispatch(engine);
+    assert(u->ops_in_kernel == 0 && u->engine.buffers.lent == 0);
+    free_all(u);
+}
+
+static const struct engine_ops uring_ops = {
+    .accept = uring_accept,
+    .receive = uring_receive,
+    .receive_into = uring_receive_into,
+    .send = uring_send,
+    .close_fd = uring_close_fd,
+    .cancel = uring_cancel,
+    .wait = uring_wait,
+    .dispatch = uring_dispatch,
+    .close = uring_close,
+};
+
+struct engine *uring_open(const struct engine_size *wanted, int wake_fd, int *error, char why[ENGINE_WHY_BYTES])
+{
+    struct engine_size size = *wanted;
+    struct uring *u;
+    while ((u = open_of_size(&size, error)) == NULL) {
+        if (*error != -ENOMEM || (size.submissions <= SUBMISSIONS_FLOOR && size.buffers <= BUFFERS_FLOOR)) {
+            explain(*error, why);
+            return NULL;
+        }
+        size.submissions = half(size.submissions, SUBMISSIONS_FLOOR);
+        size.completions = half(size.completions, 2 * SUBMISSIONS_FLOOR);
+        size.buffers = half(size.buffers, BUFFERS_FLOOR);
+    }
+    if (size.buffers < wanted->buffers) {
+        rondo_log(RONDO_LOG_WARNING,
+                  "the limit of locked memory (ulimit -l) allows this shard only %u completions and %u receive buffers, "
+                  "not %u and %u: slower under load; 8192 kB are enough",
+                  size.completions, size.buffers, wanted->completions, wanted->buffers);
+    }
+    log_features(u, &size);
+    u->engine.ops = &uring_ops;
+    u->wake = (struct op){.done = wake_done};
+    u->wake_fd = wake_fd;
+    wake_arm(u);
+    return &u->engine;
+}

@@ -1,0 +1,13 @@
+/* What kernels newer than liburing 2.3's headers offer, by the kernel's own names and values. */
+#ifndef RONDO_CORE_URING_COMPAT_H
+#define RONDO_CORE_URING_COMPAT_H
+
+/* 6.15: a wait that isn't counted as waiting for a disk; without it an idle ring shows as 100 % iowait. */
+#ifndef IORING_FEAT_NO_IOWAIT
+#define IORING_FEAT_NO_IOWAIT (1U << 17)
+#endif
+#ifndef IORING_ENTER_NO_IOWAIT
+#define IORING_ENTER_NO_IOWAIT (1U << 7)
+#endif
+
+#endif

@@ -1,0 +1,188 @@
+#include "net/byte_queue.h"
+
+#include <assert.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "core/memory.h"
+
+/* Copies share segments of this size, headers included, so small writes of one turn become one slice. */
+#define COPY_SEGMENT_BYTES 2048
+
+/* Where a copy goes into room that is there already, it is cheaper than one slice more in the send. */
+#define LENT_TOO_SMALL_BYTES 256
+
+static void link_last(struct byte_queue *queue, struct segment *segment)
+{
+    segment->next = NULL;
+    if (queue->last == NULL)
+        queue->first = segment;
+    else
+        queue->last->next = segment;
+    queue->last = segment;
+    queue->size += segment->bytes.size;
+}
+
+static struct segment *new_reference(struct byte_queue *queue, enum segment_kind kind, rondo_bytes bytes)
+{
+    struct segment *segment =
+        queue->own.kind == SEGMENT_UNUSED ? &queue->own : memory_alloc(sizeof *segment);
+    if (segment != NULL)
+        *segment = (struct segment){.bytes = bytes, .kind = kind};
+    return segment;
+}
+
+/* capacity_min: for what may be put in later. */
+static struct segment *new_copy(rondo_bytes bytes, size_t capacity_min)
+{
+    size_t capacity = bytes.size > capacity_min ? bytes.size : capacity_min;
+    if (capacity > SIZE_MAX - sizeof(struct segment))
+        return NULL;
+    struct segment *segment = memory_alloc(sizeof *segment + capacity);
+    if (segment == NULL)
+        return NULL;
+    char *data = memcpy(segment + 1, bytes.data, bytes.size);
+    *segment = (struct segment){
+        .bytes = {data, bytes.size},
+        .kind = SEGMENT_COPY,
+        .room = (unsigned)(capacity - bytes.size),
+    };
+    return segment;
+}
+
+static void free_segment(struct byte_queue *queue, struct buffers *buffers, struct segment *segment)
+{
+    if (segment->kind == SEGMENT_LENT) {
+        queue->lent--;
+        buffers_unref(buffers, segment->bytes.data);
+    }
+    if (segment == &queue->own)
+        segment->kind = SEGMENT_UNUSED;
+    else
+        memory_free(segment);
+}
+
+static bool fits_last_copy(const struct byte_queue *queue, size_t size)
+{
+    return queue->last != NULL && queue->last->kind == SEGMENT_COPY && size <= queue->last->room;
+}
+
+bool byte_queue_put_copy(struct byte_queue *queue, rondo_bytes bytes)
+{
+    if (bytes.size == 0)
+        return true;
+    if (fits_last_copy(queue, bytes.size)) {
+        struct segment *last = queue->last;
+        memcpy((char *)last->bytes.data + last->bytes.size, bytes.data, bytes.size);
+        last->bytes.size += bytes.size;
+        last->room -= (unsigned)bytes.size;
+        queue->size += bytes.size;
+        return true;
+    }
+    struct segment *segment = new_copy(bytes, COPY_SEGMENT_BYTES - sizeof *segment);
+    if (segment == NULL)
+        return false;
+    link_last(queue, segment);
+    return true;
+}
+
+bool byte_queue_put_static(struct byte_queue *queue, rondo_bytes bytes)
+{
+    if (bytes.size == 0)
+        return true;
+    struct segment *segment = new_reference(queue, SEGMENT_STATIC, bytes);
+    if (segment == NULL)
+        return false;
+    link_last(queue, segment);
+    return true;
+}
+
+/* Do these bytes go on where the last segment ends, in the same buffer? */
+static bool continues_last(const struct byte_queue *queue, const struct buffers *buffers, rondo_bytes bytes)
+{
+    const struct segment *last = queue->last;
+    return last != NULL && last->kind == SEGMENT_LENT && last->bytes.data + last->bytes.size == bytes.data &&
+           buffers_index(buffers, last->bytes.data) == buffers_index(buffers, bytes.data);
+}
+
+bool byte_queue_put_lent(struct byte_queue *queue, struct buffers *buffers, rondo_bytes bytes)
+{
+    if (bytes.size == 0)
+        return true;
+    if (continues_last(queue, buffers, bytes)) {
+        queue->last->bytes.size += bytes.size;
+        queue->size += bytes.size;
+        return true;
+    }
+    if (bytes.size <= LENT_TOO_SMALL_BYTES && fits_last_copy(queue, bytes.size))
+        return byte_queue_put_copy(queue, bytes);
+    struct segment *segment = new_reference(queue, SEGMENT_LENT, bytes);
+    if (segment == NULL)
+        return false;
+    buffers_ref(buffers, bytes.data);
+    queue->lent++;
+    link_last(queue, segment);
+    return true;
+}
+
+rondo_bytes byte_queue_front(const struct byte_queue *queue)
+{
+    return queue->first == NULL ? (rondo_bytes){0} : queue->first->bytes;
+}
+
+unsigned byte_queue_slices(const struct byte_queue *queue, struct iovec *slices, unsigned max, size_t *size)
+{
+    unsigned count = 0;
+    *size = 0;
+    for (const struct segment *s = queue->first; s != NULL && count < max; s = s->next) {
+        slices[count++] = (struct iovec){.iov_base = (char *)s->bytes.data, .iov_len = s->bytes.size};
+        *size += s->bytes.size;
+    }
+    return count;
+}
+
+void byte_queue_consume(struct byte_queue *queue, struct buffers *buffers, size_t size)
+{
+    assert(size <= queue->size);
+    queue->size -= size;
+    while (size > 0) {
+        struct segment *first = queue->first;
+        if (size < first->bytes.size) {
+            first->bytes.data += size;
+            first->bytes.size -= size;
+            return;
+        }
+        size -= first->bytes.size;
+        queue->first = first->next;
+        if (queue->first == NULL)
+            queue->last = NULL;
+        free_segment(queue, buffers, first);
+    }
+}
+
+bool byte_queue_copy_lent(struct byte_queue *queue, struct buffers *buffers)
+{
+    struct segment **link = &queue->first;
+    while (queue->lent > 0) {
+        struct segment *segment = *link;
+        if (segment->kind == SEGMENT_LENT) {
+            struct segment *copy = new_copy(segment->bytes, 0);
+            if (copy == NULL)
+                return false;
+            copy->next = segment->next;
+            *link = copy;
+            if (queue->last == segment)
+                queue->last = copy;
+            free_segment(queue, buffers, segment);
+            segment = copy;
+        }
+        link = &segment->next;
+    }
+    return true;
+}
+
+void byte_queue_clear(struct byte_queue *queue, struct buffers *buffers)
+{
+    byte_queue_consume(queue, buffers, queue->size);
+    assert(queue->lent == 0 && byte_queue_is_empty(queue));
+}

@@ -1,0 +1,100 @@
+/* The application: servers, shards, and their beginning and end.    asyncio: create_server + asyncio.run
+ *
+ *   static const rondo_protocol echo = { .name = "echo", .data_received = rondo_write };
+ *
+ *   int main(int argc, char **argv)
+ *   {
+ *       return rondo_main(argc, argv, &echo, "tcp://127.0.0.1:7777");
+ *   }
+ *
+ * Thread: all calls here belong to the thread that becomes the control thread, usually main. */
+#ifndef RONDO_APP_H
+#define RONDO_APP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <rondo/log.h>
+#include <rondo/loop.h>
+#include <rondo/protocol.h>
+
+#pragma GCC visibility push(default)
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define RONDO_SERVERS_MAX 64
+
+/* One address, and what is served there. */
+typedef struct rondo_server {
+    const char *url;                /* "tcp://host:port": a name, 127.0.0.1 or [::1]; port 0: any free one */
+    const rondo_protocol *protocol; /* its table, which lives as long as rondo_run; NULL: the app's */
+} rondo_server;
+
+/* Everything rondo_run needs to know; zero means the default, for each member. */
+typedef struct rondo_app {
+    rondo_server servers[RONDO_SERVERS_MAX]; /* up to the first without a url; at least one */
+    const rondo_protocol *protocol;          /* of the servers that name none */
+
+    unsigned shards;           /* threads; default: the CPUs this process may use (affinity, cgroup quota) */
+    const char *engine;        /* "auto" (the default) or "uring" */
+    unsigned backlog;          /* connections waiting to be accepted, per shard; default 4096 */
+    uint64_t idle_timeout_ms;  /* end connections with no byte in or out for so long; default: never */
+    unsigned max_connections;  /* of all shards together; more are closed at once; default: no limit */
+    uint64_t drain_timeout_ms; /* for the orderly end; default 8000 */
+    rondo_log_level log_level; /* default RONDO_LOG_INFO */
+
+    /* State of each shard, zeroed: rondo_shard(t), rondo_shard_of(loop).    Seastar: sharded<T>
+     * shard_start runs on the shard's thread before its first connection: 0, or a negative errno that stops
+     * the whole start. shard_stop runs there after its last connection, for each shard that was started. */
+    size_t shard_size;
+    int (*shard_start)(rondo_loop *loop);
+    void (*shard_stop)(rondo_loop *loop);
+} rondo_app;
+
+/* Serve until SIGTERM, SIGINT or rondo_stop; the caller's thread becomes the control thread.
+ *
+ * The first signal drains: queued connections are still accepted, bytes that had arrived are delivered, what
+ * protocols write is sent, connections half-close; at the drain timeout the rest is aborted. A second signal
+ * aborts at once. SIGUSR1: a line of JSON for each shard on stderr. These three signals are blocked in the
+ * calling thread meanwhile (its mask is restored): a program with threads of its own blocks them there, too.
+ * Raises the soft limit of descriptors to the hard one.
+ *
+ * Says "listening on URL" for each address, with the real port, once all shards serve.
+ * Returns 0 after a stop, or a negative errno, with one line in the log saying what failed, why, and what to do. */
+int rondo_run(const rondo_app *app);
+
+/* rondo_run with the options that every rondo program has: see --help of any.
+ *
+ *   protocol   serves all addresses; url   the address without --listen
+ *
+ * Returns an exit status: 0, 1 for what failed at run time, 2 for wrong usage. */
+int rondo_main(int argc, char **argv, const rondo_protocol *protocol, const char *url);
+
+/* An option of the program's own, beside the common ones: --name VALUE. */
+typedef struct rondo_option {
+    const char *name;   /* "receive"; NULL ends a list */
+    const char *values; /* those allowed, "data|buffer"; or NULL: any */
+    const char *help;   /* one line */
+    const char **value; /* set to the argument when the option is given; left alone when not */
+} rondo_option;
+
+/* rondo_main in two steps, for programs with options of their own: fill `app` from the command line.
+ *
+ *   app       the defaults; --listen replaces servers[], each with the protocol of servers[0]
+ *   options   the program's own, ended by a zeroed one; NULL: none
+ *
+ * Returns -1: go on with rondo_run; else the exit status to return (0 after --help and --version, which are
+ * printed on stdout; 2 after wrong usage, which is said on stderr in a line naming the option). */
+int rondo_parse_options(rondo_app *app, int argc, char **argv, const rondo_option *options);
+
+/* The state of a connection's shard, or of a loop's: shard_size bytes; NULL when that is 0. Its own thread only. */
+void *rondo_shard(rondo_transport *t);
+void *rondo_shard_of(rondo_loop *loop);
+
+#ifdef __cplusplus
+}
+#endif
+#pragma GCC visibility pop
+#endif

@@ -1,0 +1,83 @@
+/* The protocol: what your program is to a connection.    asyncio: Protocol, BufferedProtocol
+ *
+ * A protocol decides which bytes to send and when; its transport knows how. One const table serves all
+ * connections of a server, on all shards; the state of a connection is rondo_self(t).
+ *
+ *   start -> connection_made
+ *              [-> data_received]*                       or, when get_buffer is set,
+ *              [-> get_buffer [-> buffer_updated]?]*
+ *              [-> eof_received]?
+ *         -> connection_lost -> end
+ *
+ * Calls come from the loop of the connection's shard, never concurrently, and never from inside a call of
+ * yours, with one exception: pause_writing may come from inside your own rondo_write (and
+ * rondo_set_write_buffer_limits). Any member may be NULL. */
+#ifndef RONDO_PROTOCOL_H
+#define RONDO_PROTOCOL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <rondo/bytes.h>
+
+#pragma GCC visibility push(default)
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct rondo_transport rondo_transport;
+
+typedef struct rondo_protocol {
+    const char *name; /* for the log */
+    size_t size;      /* bytes of state for each connection, zeroed, aligned for any type: rondo_self(t); 0: none */
+
+    /* The connection is there; write, start timers. Reading starts after it returns. */
+    void (*connection_made)(rondo_transport *t);
+
+    /* data: 1 or more bytes, in the order in which they were sent, lent until the call returns. To keep them,
+     * copy them, or rondo_write them, which keeps them as long as it needs. */
+    void (*data_received)(rondo_transport *t, rondo_bytes data);
+
+    /* Where shall the next bytes land? Set together with buffer_updated and instead of data_received.
+     *
+     * Asked *before* the bytes arrive (asyncio asks when they are there: a ring's receive needs its memory
+     * beforehand). The memory, never 0 bytes, is the kernel's until buffer_updated, eof_received,
+     * connection_lost or the next get_buffer: don't read, write or free it, and don't give it to two
+     * connections. The state of the connection, rondo_self(t), is a good place.
+     *
+     *   size_hint   0: any size will do                                    asyncio: sizehint -1
+     *
+     * Returns the memory; 0 bytes or NULL end the connection with -ENOBUFS. */
+    rondo_buffer (*get_buffer)(rondo_transport *t, size_t size_hint);
+
+    /* nbytes, 1 or more, are in the memory that get_buffer gave last, from its beginning. */
+    void (*buffer_updated)(rondo_transport *t, size_t nbytes);
+
+    /* The peer sends no more; at most once. true: the connection stays open for writing, and you will
+     * rondo_close it. false, or NULL: it is closed once all that was written is sent. */
+    bool (*eof_received)(rondo_transport *t);
+
+    /* Paired: unsent bytes have grown above the high-water mark / fallen to the low-water mark or below.
+     *
+     * With NULL for pause_writing the transport pauses *its own reading* in between, so that a peer that
+     * doesn't read can't make its server grow. (asyncio's default does nothing: its echo grows without bound.) */
+    void (*pause_writing)(rondo_transport *t);
+    void (*resume_writing)(rondo_transport *t);
+
+    /* The last call, exactly once: cancel your timers and calls here. The kernel holds none of your memory any
+     * more, and rondo_self(t) goes when this returns.
+     *
+     *   error   0 after the peer's EOF or your own rondo_close or rondo_abort, else a negative errno:
+     *           -ECONNRESET, -EPIPE the peer reset the connection; -ETIMEDOUT it was idle for too long, or
+     *           unreachable; -ECANCELED the server stopped, and the connection did not end by itself in time */
+    void (*connection_lost)(rondo_transport *t, int error);
+
+    /* Not yours: a receiver built on the transport (lines, frames) frees what it keeps beside your state. */
+    void (*_release)(rondo_transport *t);
+} rondo_protocol;
+
+#ifdef __cplusplus
+}
+#endif
+#pragma GCC visibility pop
+#endif

@@ -1,0 +1,256 @@
+/* The command line of every rondo program. */
+#include <rondo/app.h>
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/engine.h"
+#include "net/url.h"
+
+#define OWN_OPTIONS_MAX 16
+#define GO_ON           (-1)
+#define EXIT_USAGE      2
+
+enum { OPTION_BACKLOG = 256, OPTION_IDLE, OPTION_MAX, OPTION_DRAIN, OPTION_LOG, OPTION_OWN };
+
+static const struct option common_options[] = {
+    {"listen", required_argument, NULL, 'l'},
+    {"shards", required_argument, NULL, 's'},
+    {"engine", required_argument, NULL, 'e'},
+    {"backlog", required_argument, NULL, OPTION_BACKLOG},
+    {"idle-timeout", required_argument, NULL, OPTION_IDLE},
+    {"max-connections", required_argument, NULL, OPTION_MAX},
+    {"drain-timeout", required_argument, NULL, OPTION_DRAIN},
+    {"log-level", required_argument, NULL, OPTION_LOG},
+    {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, 'V'},
+};
+#define COMMON_OPTIONS (sizeof common_options / sizeof *common_options)
+
+static const char common_help[] =
+    "  -l, --listen URL           address to serve, tcp://host:port; repeatable (default %s)\n"
+    "  -s, --shards N             threads (default: the CPUs this process may use)\n"
+    "  -e, --engine NAME          auto or uring (default auto; also RONDO_ENGINE)\n"
+    "      --backlog N            connections that may wait to be accepted, per shard (default 4096)\n"
+    "      --idle-timeout SEC     end connections idle for so long (default 0: never)\n"
+    "      --max-connections N    close further ones at once (default 0: no limit)\n"
+    "      --drain-timeout SEC    for the orderly end after SIGTERM (default 8)\n"
+    "      --log-level LEVEL      error, warning, info or debug (default info)\n"
+    "  -h, --help                 show this\n"
+    "  -V, --version              show the version\n";
+
+struct parse {
+    rondo_app *app;
+    const rondo_protocol *protocol; /* of the app's first server: serves what --listen adds */
+    const rondo_option *own;
+    unsigned listens;
+    const char *program;
+    int status;
+};
+
+static void usage(struct parse *parse, const char *option, const char *value, const char *what)
+{
+    fprintf(stderr, "%s: %s%s%s: %s (see --help)\n", parse->program, option, value == NULL ? "" : " ",
+            value == NULL ? "" : value, what);
+    parse->status = EXIT_USAGE;
+}
+
+/* ---- values --------------------------------------------------------------------------------------------- */
+
+static unsigned take_count(struct parse *parse, const char *option, const char *value, unsigned min, unsigned max)
+{
+    char *end, what[80];
+    errno = 0;
+    unsigned long long number = strtoull(value, &end, 10);
+    if (*value < '0' || *value > '9' || *end != '\0' || errno != 0 || number < min || number > max) {
+        snprintf(what, sizeof what, "a whole number from %u to %u is wanted", min, max);
+        usage(parse, option, value, what);
+        return 0;
+    }
+    return (unsigned)number;
+}
+
+static uint64_t take_seconds_ms(struct parse *parse, const char *option, const char *value)
+{
+    const double most = 365.0 * 24 * 60 * 60;
+    char *end;
+    double seconds = strtod(value, &end);
+    bool is_decimal = *value != '\0' && strspn(value, "0123456789.") == strlen(value) && *end == '\0';
+    if (!is_decimal || !(seconds >= 0 && seconds <= most)) {
+        usage(parse, option, value, "seconds are wanted, such as 8 or 0.5, a year at most");
+        return 0;
+    }
+    uint64_t ms = (uint64_t)(seconds * 1000 + 0.5);
+    return ms == 0 && seconds > 0 ? 1 : ms;
+}
+
+/* Is `value` one of those in "this|that"? */
+static bool is_allowed(const char *value, const char *allowed)
+{
+    size_t size = strlen(value);
+    for (const char *name = allowed; name != NULL; name = strchr(name, '|')) {
+        name += *name == '|';
+        if (strncmp(name, value, size) == 0 && (name[size] == '|' || name[size] == '\0') && size > 0)
+            return true;
+    }
+    return false;
+}
+
+static void take_listen(struct parse *parse, const char *value)
+{
+    struct url url;
+    char why[URL_WHY_BYTES];
+    if (parse->listens == RONDO_SERVERS_MAX)
+        usage(parse, "--listen", value, "too many addresses: 64 at most");
+    else if (url_parse(value, &url, why) < 0)
+        usage(parse, "--listen", value, why);
+    else
+        parse->app->servers[parse->listens++] = (rondo_server){.url = value, .protocol = parse->protocol};
+}
+
+static void take_engine(struct parse *parse, const char *option, const char *value)
+{
+    if (engine_is_known(value))
+        parse->app->engine = value;
+    else if (strcmp(value, "epoll") == 0)
+        usage(parse, option, value, "this version has no epoll engine: auto or uring");
+    else
+        usage(parse, option, value, "there is no such engine: auto or uring");
+}
+
+static void take_log_level(struct parse *parse, const char *value)
+{
+    static const char *const names[] = {"error", "warning", "info", "debug"};
+    for (unsigned i = 0; i < 4; i++) {
+        if (strcmp(value, names[i]) == 0) {
+            parse->app->log_level = (rondo_log_level)(RONDO_LOG_ERROR + i);
+            return;
+        }
+    }
+    usage(parse, "--log-level", value, "there is no such level: error, warning, info or debug");
+}
+
+static void take_own(struct parse *parse, const rondo_option *option, const char *value)
+{
+    char name[64], what[128];
+    if (option->values == NULL || is_allowed(value, option->values)) {
+        *option->value = value;
+        return;
+    }
+    snprintf(name, sizeof name, "--%s", option->name);
+    snprintf(what, sizeof what, "%s is wanted", option->values);
+    usage(parse, name, value, what);
+}
+
+/* ---- the line ------------------------------------------------------------------------------------------- */
+
+static void help(const struct parse *parse)
+{
+    printf("usage: %s [options]\n\n", parse->program);
+    for (const rondo_option *own = parse->own; own != NULL && own->name != NULL; own++) {
+        char form[64];
+        snprintf(form, sizeof form, "--%s %s", own->name, own->values != NULL ? own->values : "VALUE");
+        printf("      %-22s %s\n", form, own->help != NULL ? own->help : "");
+    }
+    printf(common_help, parse->app->servers[0].url);
+}
+
+static void take(struct parse *parse, int option, const char *value)
+{
+    rondo_app *app = parse->app;
+    switch (option) {
+    case 'l':
+        take_listen(parse, value);
+        break;
+    case 's':
+        app->shards = take_count(parse, "--shards", value, 1, 1024);
+        break;
+    case 'e':
+        take_engine(parse, "--engine", value);
+        break;
+    case OPTION_BACKLOG:
+        app->backlog = take_count(parse, "--backlog", value, 1, 1 << 20);
+        break;
+    case OPTION_IDLE:
+        app->idle_timeout_ms = take_seconds_ms(parse, "--idle-timeout", value);
+        break;
+    case OPTION_MAX:
+        app->max_connections = take_count(parse, "--max-connections", value, 0, 1u << 30);
+        break;
+    case OPTION_DRAIN:
+        app->drain_timeout_ms = take_seconds_ms(parse, "--drain-timeout", value);
+        if (app->drain_timeout_ms == 0)
+            app->drain_timeout_ms = 1; /* in rondo_app 0 is the default; at once is meant */
+        break;
+    case OPTION_LOG:
+        take_log_level(parse, value);
+        break;
+    case 'h':
+        help(parse);
+        parse->status = EXIT_SUCCESS;
+        break;
+    case 'V':
+        printf("%s (rondo) %s\n", parse->program, RONDO_VERSION);
+        parse->status = EXIT_SUCCESS;
+        break;
+    default:
+        take_own(parse, &parse->own[option - OPTION_OWN], value);
+        break;
+    }
+}
+
+/* What getopt_long refused: an option that doesn't exist, or one without its value. */
+static void refuse(struct parse *parse, char **argv, bool value_is_missing)
+{
+    const char *given = argv[optind - 1];
+    char letter[3] = {'-', (char)optopt, '\0'};
+    bool is_short = strncmp(given, "--", 2) != 0 && optopt > 0 && optopt < 256;
+    usage(parse, is_short ? letter : given, NULL,
+          value_is_missing ? "a value is missing behind it" : "there is no such option");
+}
+
+static unsigned own_count(const rondo_option *own)
+{
+    unsigned count = 0;
+    while (own != NULL && own[count].name != NULL && count < OWN_OPTIONS_MAX)
+        count++;
+    return count;
+}
+
+int rondo_parse_options(rondo_app *app, int argc, char **argv, const rondo_option *own)
+{
+    struct parse parse = {.app = app, .protocol = app->servers[0].protocol, .own = own, .status = GO_ON};
+    struct option options[COMMON_OPTIONS + OWN_OPTIONS_MAX + 1] = {0};
+    const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
+    parse.program = slash != NULL ? slash + 1 : argc > 0 ? argv[0] : "rondo";
+    memcpy(options, common_options, sizeof common_options);
+    for (unsigned i = 0; i < own_count(own); i++)
+        options[COMMON_OPTIONS + i] = (struct option){own[i].name, required_argument, NULL, OPTION_OWN + (int)i};
+
+    const char *engine = getenv("RONDO_ENGINE");
+    if (engine != NULL && *engine != '\0')
+        take_engine(&parse, "RONDO_ENGINE", engine);
+    opterr = 0; /* the messages are ours */
+    optind = 0;
+    for (int option; parse.status == GO_ON && (option = getopt_long(argc, argv, ":l:s:e:hV", options, NULL)) != -1;) {
+        if (option == '?' || option == ':')
+            refuse(&parse, argv, option == ':');
+        else
+            take(&parse, option, optarg);
+    }
+    if (parse.status == GO_ON && optind < argc)
+        usage(&parse, argv[optind], NULL, "an option is wanted, not a word alone");
+    return parse.status;
+}
+
+int rondo_main(int argc, char **argv, const rondo_protocol *protocol, const char *url)
+{
+    rondo_app app = {.servers = {{.url = url, .protocol = protocol}}};
+    int status = rondo_parse_options(&app, argc, argv, NULL);
+    if (status != GO_ON)
+        return status;
+    return rondo_run(&app) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}

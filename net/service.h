@@ -1,0 +1,54 @@
+/* What a shard serves: its listeners, its transports, and the user's own state of the shard. */
+#ifndef RONDO_NET_SERVICE_H
+#define RONDO_NET_SERVICE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <rondo/app.h>
+
+#include "core/loop.h"
+#include "core/shard.h"
+#include "net/url.h"
+
+/* An address that is served: a socket for each shard, bound together by SO_REUSEPORT. */
+struct address {
+    const rondo_protocol *protocol;
+    char url[URL_TEXT_BYTES]; /* with the real port */
+    int *fds;     /* one for each shard; -1 once its shard has it */
+};
+
+/* The same for all shards; only `connections` changes while they run. */
+struct service_settings {
+    const rondo_app *app;
+    struct address *addresses;
+    unsigned address_count;
+    uint64_t idle_timeout_ms; /* 0: none */
+    unsigned max_connections; /* 0: no limit */
+    atomic_uint connections;  /* of all shards; counted only when there is a limit */
+    atomic_bool limit_logged;
+};
+
+struct service {
+    rondo_loop *loop;
+    struct service_settings *settings;
+    struct rondo_link transports;
+    struct listener *listeners;
+    unsigned listener_count;
+    bool draining, aborting;
+    void *shard_state;
+};
+
+/* The service of a shard. */
+struct service *service_of(const rondo_loop *loop);
+
+/* Is there room for one more connection? Then it is counted. */
+bool service_admit(struct service *service);
+void service_forget(struct service *service);
+
+/* For control_run, with the settings as context. */
+extern const struct shard_hooks service_hooks;
+
+#endif

@@ -1,0 +1,338 @@
+/* A transport's life, and what the kernel may still owe us.
+ *
+ *   from                     event                                                   to
+ *   OPEN                     peer's EOF, and eof_received returned true              HALF_CLOSED
+ *   OPEN, HALF_CLOSED        rondo_close; in OPEN also the peer's EOF                FLUSHING
+ *   FLUSHING                 output sent                                             JOINING
+ *   OPEN … FLUSHING          rondo_abort; a receive or send error; idle; cancelled   JOINING
+ *   JOINING                  the kernel holds nothing of the protocol's:
+ *                            connection_lost; then, in order and no EOF seen yet     LINGERING
+ *                            otherwise                                               CLOSING
+ *   LINGERING                peer's EOF or error; LINGER_MS passed; cancelled        CLOSING
+ *   CLOSING                  nothing in the kernel: close; close done                freed
+ *
+ *   in the kernel:   receive   send   close
+ *   OPEN              0..1*    0..1     -      * 0: reading is paused; out of buffers it waits inside the engine
+ *   HALF_CLOSED        -       0..1     -
+ *   FLUSHING          0..1     0..1     -      received bytes are thrown away
+ *   JOINING           0..1     0..1     -      being cancelled, unless it only throws away
+ *   LINGERING         0..1      -       -      received bytes are thrown away
+ *   CLOSING           0..1      -      0..1    first the one, cancelled, then the other
+ *
+ * Why LINGERING: closing a socket in which unread bytes wait, or arrive later, resets the connection, and the reset
+ * destroys what the peer has not yet read of our answer. So we half-close, and read and throw away until the
+ * peer has closed, too.
+ *
+ * Law: public calls and completions only change state, queue, and mark the transport; settle(), called from the loop
+ * before the next system call, is the one place that issues operations, moves on from one state to the next, and
+ * ends in connection_lost. So connection_lost never comes from inside a call of the protocol's own, and all that
+ * a turn's callbacks write leaves in one send.
+ *
+ * Law: the transport is freed only when no operation of it is in the kernel (asserted in free_transport). */
+#include "net/transport.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <linux/sockios.h>
+
+#include "core/memory.h"
+
+#define HIGH_WATER_BYTES (64 * 1024) /* asyncio's defaults */
+#define LOW_WATER_BYTES  (16 * 1024)
+#define LINGER_MS        1000
+#define NEWCOMER_MS      1000
+
+static void settle(rondo_call *call);
+static void join(rondo_transport *t);
+static void lose(rondo_transport *t);
+static void linger(rondo_transport *t);
+static void close_arm(rondo_transport *t);
+static void close_done(struct op *op, const struct completion *completion);
+static void free_transport(rondo_transport *t);
+static void timer_expired(rondo_timer *timer);
+
+/* ---- opening -------------------------------------------------------------------------------------------- */
+
+static void start_idle_timer(rondo_transport *t)
+{
+    uint64_t timeout_ms = t->service->settings->idle_timeout_ms;
+    if (timeout_ms > 0)
+        rondo_call_later(t->loop, &t->timer, timeout_ms, timer_expired);
+}
+
+void transport_open(struct service *service, int fd, const rondo_protocol *protocol)
+{
+    rondo_transport *t = memory_new(sizeof *t + protocol->size);
+    if (t == NULL) {
+        rondo_log(RONDO_LOG_ERROR, "no memory for a connection of %zu bytes: closed", sizeof *t + protocol->size);
+        service_forget(service);
+        close(fd);
+        return;
+    }
+    t->loop = service->loop;
+    t->service = service;
+    t->protocol = protocol;
+    t->fd = fd;
+    t->high_water_bytes = HIGH_WATER_BYTES;
+    t->low_water_bytes = LOW_WATER_BYTES;
+    t->active_ms = rondo_time_ms(t->loop);
+    list_push(&service->transports, &t->in_service);
+    t->loop->users++;
+    t->loop->traffic.connections_accepted++;
+    t->loop->traffic.connections_open++;
+    start_idle_timer(t);
+    transport_mark(t);
+    if (protocol->connection_made != NULL)
+        protocol->connection_made(t);
+    if (service->draining)
+        transport_drain(t);
+}
+
+/* ---- the state machine ---------------------------------------------------------------------------------- */
+
+void transport_mark(rondo_transport *t)
+{
+    loop_flush(t->loop, &t->settle, settle);
+}
+
+/* The only place where a transport moves on. */
+static void settle(rondo_call *call)
+{
+    rondo_transport *t = rondo_container_of(call, rondo_transport, settle);
+    switch (t->state) {
+    case OPEN:
+    case HALF_CLOSED:
+        send_settle(t);
+        receive_settle(t);
+        return;
+    case FLUSHING:
+        byte_queue_clear(&t->inbox, &t->loop->engine->buffers); /* nobody will take it */
+        send_settle(t);
+        if (!byte_queue_is_empty(&t->output)) {
+            receive_discard(t);
+            return;
+        }
+        t->state = JOINING;
+        join(t);
+        return;
+    case JOINING:
+        join(t);
+        return;
+    case LINGERING:
+        receive_discard(t);
+        return;
+    case CLOSING:
+        close_arm(t);
+        return;
+    }
+}
+
+static bool ends_in_order(const rondo_transport *t)
+{
+    return !t->reset && (t->error == 0 || t->error == -ETIMEDOUT) && !t->eof_seen;
+}
+
+/* Wait until the kernel holds nothing that the protocol, or the output, owns; each *_done leads back here. */
+static void join(rondo_transport *t)
+{
+    bool throws_away = ends_in_order(t) && t->direct.data == NULL;
+    engine_cancel(t->loop->engine, &t->send);
+    if (!throws_away)
+        engine_cancel(t->loop->engine, &t->receive);
+    if (t->send.in_kernel || (t->receive.in_kernel && !throws_away))
+        return;
+    lose(t);
+    if (ends_in_order(t)) {
+        t->state = LINGERING;
+        linger(t);
+    } else {
+        t->state = CLOSING;
+        close_arm(t);
+    }
+}
+
+/* The end for the protocol. What it wrote is sent or dropped by now. */
+static void lose(rondo_transport *t)
+{
+    byte_queue_clear(&t->output, &t->loop->engine->buffers);
+    byte_queue_clear(&t->inbox, &t->loop->engine->buffers);
+    rondo_timer_cancel(&t->timer);
+    t->loop->traffic.connections_open--;
+    t->loop->traffic.connections_lost++;
+    service_forget(t->service);
+    if (t->error < 0)
+        rondo_log(RONDO_LOG_DEBUG, "%s: connection lost: %s", t->protocol->name, strerror(-t->error));
+    if (t->protocol->connection_lost != NULL)
+        t->protocol->connection_lost(t, t->error);
+    if (t->protocol->_release != NULL)
+        t->protocol->_release(t);
+}
+
+static void linger(rondo_transport *t)
+{
+    send_half_close(t);
+    rondo_call_later(t->loop, &t->timer, LINGER_MS, timer_expired);
+    receive_discard(t);
+}
+
+static void close_arm(rondo_transport *t)
+{
+    rondo_timer_cancel(&t->timer);
+    engine_cancel(t->loop->engine, &t->receive);
+    if (t->receive.in_kernel || t->close.in_kernel)
+        return;
+    if (t->reset) {
+        struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+        setsockopt(t->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+    }
+    t->close.done = close_done;
+    engine_close_fd(t->loop->engine, &t->close, t->fd);
+}
+
+static void close_done(struct op *op, const struct completion *completion)
+{
+    rondo_transport *t = rondo_container_of(op, rondo_transport, close);
+    if (completion->result < 0)
+        rondo_log(RONDO_LOG_ERROR, "close of descriptor %d: %s", t->fd, strerror(-completion->result));
+    free_transport(t);
+}
+
+static void free_transport(rondo_transport *t)
+{
+    assert(t->state == CLOSING && !t->receive.in_kernel && !t->send.in_kernel && !t->close.in_kernel);
+    assert(byte_queue_is_empty(&t->output) && byte_queue_is_empty(&t->inbox));
+    assert(!rondo_timer_is_running(&t->timer));
+    rondo_call_cancel(&t->settle);
+    list_remove(&t->in_service);
+    t->loop->users--;
+    memory_free(t);
+}
+
+/* ---- ends that come from outside ------------------------------------------------------------------------- */
+
+void transport_fail(rondo_transport *t, int error)
+{
+    if (transport_is_ending(t))
+        return;
+    t->state = JOINING;
+    t->error = error;
+    transport_mark(t);
+}
+
+void transport_cancel(rondo_transport *t)
+{
+    t->reset = true;
+    if (t->state == LINGERING)
+        t->state = CLOSING;
+    transport_fail(t, -ECANCELED);
+    transport_mark(t);
+}
+
+/* Bytes that had arrived when the server was told to stop are delivered, those that come later are not. DEFER_TASKRUN
+ * makes that exact: between two system calls all that was taken from the socket has been dispatched. */
+void transport_drain(rondo_transport *t)
+{
+    if (t->state == HALF_CLOSED)
+        rondo_close(t);
+    if (t->state != OPEN)
+        return;
+    int unread = 0;
+    if (ioctl(t->fd, SIOCINQ, &unread) < 0)
+        unread = 0;
+    t->draining = true;
+    t->drain_bytes = (size_t)unread + t->inbox.size + t->direct_waits;
+    if (t->drain_bytes > 0)
+        return;
+    /* A connection just made, by a client whose request is still on its way: it gets the rest of a second. */
+    uint64_t age_ms = rondo_time_ms(t->loop) - t->active_ms;
+    if (t->heard || age_ms >= NEWCOMER_MS)
+        rondo_close(t);
+    else
+        rondo_call_later(t->loop, &t->timer, NEWCOMER_MS - age_ms, timer_expired);
+}
+
+static void check_idle(rondo_transport *t)
+{
+    uint64_t timeout_ms = t->service->settings->idle_timeout_ms;
+    uint64_t idle_ms = rondo_time_ms(t->loop) - t->active_ms;
+    if (idle_ms < timeout_ms) {
+        rondo_call_later(t->loop, &t->timer, timeout_ms - idle_ms, timer_expired);
+        return;
+    }
+    t->reset = t->output.size > 0; /* what it doesn't read can't be delivered in order */
+    transport_fail(t, -ETIMEDOUT);
+}
+
+static void timer_expired(rondo_timer *timer)
+{
+    rondo_transport *t = rondo_container_of(timer, rondo_transport, timer);
+    if (t->state == LINGERING) {
+        t->state = CLOSING;
+        transport_mark(t);
+    } else if (t->draining && !t->heard) {
+        rondo_close(t);
+    } else if (!transport_is_ending(t)) {
+        check_idle(t);
+    }
+}
+
+bool transport_may_keep(const rondo_transport *t, const struct byte_queue *queue)
+{
+    const struct buffers *buffers = &t->loop->engine->buffers;
+    unsigned quota = buffers->count / 32; /* of one queue; and of all together, half of the buffers */
+    return queue->lent < (quota > 0 ? quota : 1) && buffers->lent <= buffers->count / 2;
+}
+
+/* ---- public calls ---------------------------------------------------------------------------------------- */
+
+void rondo_close(rondo_transport *t)
+{
+    assert(loop_is_here(t->loop));
+    if (rondo_is_closing(t))
+        return;
+    t->state = FLUSHING;
+    transport_mark(t);
+}
+
+void rondo_abort(rondo_transport *t)
+{
+    assert(loop_is_here(t->loop));
+    if (transport_is_ending(t))
+        return;
+    t->reset = true;
+    transport_fail(t, 0);
+}
+
+bool rondo_is_closing(const rondo_transport *t)
+{
+    assert(loop_is_here(t->loop));
+    return t->state >= FLUSHING;
+}
+
+void *rondo_self(rondo_transport *t)
+{
+    return t->protocol->size == 0 ? NULL : t->self;
+}
+
+rondo_transport *rondo_transport_of(void *self)
+{
+    return rondo_container_of(self, rondo_transport, self);
+}
+
+const rondo_protocol *rondo_get_protocol(const rondo_transport *t)
+{
+    return t->protocol;
+}
+
+rondo_loop *rondo_get_loop(rondo_transport *t)
+{
+    return t->loop;
+}
+
+void *rondo_shard(rondo_transport *t)
+{
+    return t->service->shard_state;
+}

@@ -1,0 +1,85 @@
+/* Lines.    Twisted: LineReceiver
+ *
+ *   static void line_received(rondo_transport *t, rondo_bytes line)
+ *   {
+ *       rondo_send_line(t, line);
+ *   }
+ *
+ *   static const rondo_line_protocol lines = {
+ *       RONDO_LINE_RECEIVER("lines", 0),
+ *       .line_received = line_received,
+ *   };
+ *
+ *   ... rondo_main(argc, argv, &lines.protocol, "tcp://127.0.0.1:7777");
+ *
+ * A line is given where it was received; only one that spans two receives is put together in memory of its own.
+ * The work is linear in the bytes received, however they are cut. Between two lines a connection holds no
+ * memory but its state. Thread: the loop of the connection's shard. */
+#ifndef RONDO_LINE_H
+#define RONDO_LINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <rondo/bytes.h>
+#include <rondo/protocol.h>
+
+#pragma GCC visibility push(default)
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define RONDO_LINE_LENGTH_MAX 16384
+
+/* One const table for all connections of a server. Any member but the first may be NULL or 0. */
+typedef struct rondo_line_protocol {
+    /* What the transport sees, made by RONDO_LINE_RECEIVER. The callbacks beside those of lines are here:
+     * .protocol.connection_made = …, .protocol.connection_lost = …, all but the ways to receive. */
+    rondo_protocol protocol;
+    size_t size; /* bytes of your own state for each connection: rondo_self(t); made by RONDO_LINE_RECEIVER */
+
+    rondo_bytes delimiter; /* ends a line: RONDO_BYTES("\r\n"), or any bytes; default "\n" (Twisted: "\r\n") */
+    size_t max_length;     /* of a line without its delimiter; default RONDO_LINE_LENGTH_MAX.   Twisted: MAX_LENGTH */
+
+    /* A line without its delimiter, maybe empty; lent until the call returns.    Twisted: lineReceived
+     * None come after rondo_close or rondo_abort; after rondo_pause_reading they wait, also in the middle of what
+     * was received together. What follows the last delimiter when the peer ends is no line, and is dropped. */
+    void (*line_received)(rondo_transport *t, rondo_bytes line);
+
+    /* A line is longer than max_length.    Twisted: lineLengthExceeded
+     *
+     *   line   its beginning, max_length bytes or more, lent until the call returns
+     *
+     * NULL: the connection is closed. Otherwise closing it is yours; if you don't, the rest of the line is skipped
+     * and lines go on behind its delimiter (Twisted would take the rest for a line of its own). */
+    void (*line_length_exceeded)(rondo_transport *t, rondo_bytes line);
+} rondo_line_protocol;
+
+/* Write a line and its delimiter.    Twisted: sendLine
+ *
+ *   line   any bytes, yours again when this returns. The very slice that line_received was given leaves
+ *          together with its delimiter from where it was received, without a copy.
+ *
+ * t's protocol must be a rondo_line_protocol's. Like rondo_write otherwise. */
+void rondo_send_line(rondo_transport *t, rondo_bytes line);
+
+/* The beginning of a rondo_line_protocol's initialiser.
+ *
+ *   name   for the log
+ *   size   bytes of your state for each connection: rondo_self(t); 0: none */
+#define RONDO_LINE_RECEIVER(name_, size_)                                                                    \
+    .protocol.name = (name_), .protocol.size = RONDO__LINE_STATE_OFFSET(size_) + RONDO__LINE_STATE_SIZE,     \
+    .protocol.data_received = rondo__line_data_received, .protocol._release = rondo__line_release,           \
+    .size = (size_)
+
+/* Not yours: the receiver's own state lies behind yours. */
+#define RONDO__LINE_STATE_OFFSET(size_) (((size_) + 15) & ~(size_t)15)
+#define RONDO__LINE_STATE_SIZE 64
+void rondo__line_data_received(rondo_transport *t, rondo_bytes data);
+void rondo__line_release(rondo_transport *t);
+
+#ifdef __cplusplus
+}
+#endif
+#pragma GCC visibility pop
+#endif

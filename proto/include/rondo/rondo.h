@@ -1,0 +1,13 @@
+/* All of rondo. */
+#ifndef RONDO_RONDO_H
+#define RONDO_RONDO_H
+
+#include <rondo/app.h>
+#include <rondo/bytes.h>
+#include <rondo/line.h>
+#include <rondo/log.h>
+#include <rondo/loop.h>
+#include <rondo/protocol.h>
+#include <rondo/transport.h>
+
+#endif
