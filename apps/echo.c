@@ -2,26 +2,27 @@
 #include <string.h>
 #include <rondo/rondo.h>
 
-static const rondo_protocol echo = {.name = "echo", .data_received = rondo_write};
-
 static rondo_buffer get_buffer(rondo_transport *t, size_t size_hint)
 {
     (void)size_hint;
-    return (rondo_buffer){rondo_self(t), 512};
+    return (rondo_buffer){ rondo_self(t), 512 };
 }
 
 static void buffer_updated(rondo_transport *t, size_t nbytes)
 {
-    rondo_write(t, (rondo_bytes){rondo_self(t), nbytes});
+    rondo_write(t, (rondo_bytes){ rondo_self(t), nbytes });
 }
 
-static const rondo_protocol buffered = {"echo", 512, .get_buffer = get_buffer, .buffer_updated = buffer_updated};
+static const rondo_protocol echo = { .name = "echo", .data_received = rondo_write };
+static const rondo_protocol buffered = {
+    .name = "echo", .size = 512, .get_buffer = get_buffer, .buffer_updated = buffer_updated
+};
 
 int main(int argc, char **argv)
 {
     const char *receive = "data";
-    const rondo_option options[] = {{"receive", "data|buffer", "which way bytes are received", &receive}, {0}};
-    rondo_app app = {.servers = {{.url = "tcp://127.0.0.1:7777"}}};
+    const rondo_option options[] = { { "receive", "data|buffer", "by which way", &receive }, { 0 } };
+    rondo_app app = { .servers = { { .url = "tcp://127.0.0.1:7777" } } };
     int status = rondo_parse_options(&app, argc, argv, options);
     app.protocol = strcmp(receive, "buffer") == 0 ? &buffered : &echo;
     return status >= 0 ? status : rondo_run(&app) < 0;

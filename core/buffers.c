@@ -59,7 +59,7 @@ void buffers_close(struct buffers *buffers)
     }
     memory_free(buffers->references);
     memory_free(buffers->returned);
-    *buffers = (struct buffers){0};
+    *buffers = (struct buffers){ 0 };
 }
 
 char *buffers_at(const struct buffers *buffers, unsigned index)
@@ -80,7 +80,7 @@ rondo_bytes buffers_lend(struct buffers *buffers, unsigned index, size_t size)
     buffers->references[index] = 1;
     buffers->lent++;
     unpoison(buffers_at(buffers, index), size);
-    return (rondo_bytes){buffers_at(buffers, index), size};
+    return (rondo_bytes){ buffers_at(buffers, index), size };
 }
 
 void buffers_ref(struct buffers *buffers, const void *data)

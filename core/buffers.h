@@ -23,7 +23,7 @@ struct buffers {
     size_t stride_bytes; /* from one buffer to the next, a little more than its size: see buffers.c */
     size_t size_bytes;   /* of a buffer */
     unsigned count;
-    unsigned lent;       /* how many are lent */
+    unsigned lent; /* how many are lent */
     unsigned returned_count;
     uint32_t *references; /* of each buffer; 0: not lent */
     uint16_t *returned;   /* those whose last reference went since take_returned */

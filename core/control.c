@@ -70,7 +70,7 @@ int control_run(const struct control_config *config)
 
 static int control_open(struct control *control, const struct control_config *config)
 {
-    *control = (struct control){.config = config};
+    *control = (struct control){ .config = config };
     control->shards = memory_new(config->shards * sizeof *control->shards);
     control->events_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (control->shards != NULL && control->events_fd >= 0)
@@ -119,7 +119,8 @@ static int first_error(struct control *control, unsigned count)
 
 static void wait_for_event(struct control *control, int signals_fd, uint64_t timeout_ms)
 {
-    struct pollfd fds[] = {{.fd = control->events_fd, .events = POLLIN}, {.fd = signals_fd, .events = POLLIN}};
+    struct pollfd fds[] = { { .fd = control->events_fd, .events = POLLIN },
+                            { .fd = signals_fd, .events = POLLIN } };
     int timeout = timeout_ms > 60 * 60 * 1000 ? -1 : (int)timeout_ms;
     if (timeout_ms != FOREVER_MS && timeout < 0)
         timeout = 60 * 60 * 1000; /* poll can't wait longer in one go: the caller asks again */
@@ -149,8 +150,9 @@ static int start_shards(struct control *control, unsigned *started)
     for (*started = 0; *started < wanted; (*started)++) {
         rc = shard_start(&control->shards[*started], control, *started, cpus == NULL ? -1 : cpus[*started]);
         if (rc < 0) {
-            rondo_log(RONDO_LOG_ERROR, "can't start thread %u: %s: fewer --shards, or a higher limit of processes",
-                      *started, strerror(-rc));
+            rondo_log(RONDO_LOG_ERROR,
+                      "can't start thread %u: %s: fewer --shards, or a higher limit of processes", *started,
+                      strerror(-rc));
             break;
         }
     }
@@ -181,7 +183,8 @@ static int serve_until_stopped(struct control *control, int signals_fd)
     for (;;) {
         int signal = take_signals(control, signals_fd);
         if (signal != 0 || atomic_load(&control->stop_requested)) {
-            rondo_log(RONDO_LOG_INFO, "%s: draining for %g s at most", signal != 0 ? strsignal(signal) : "stop",
+            rondo_log(RONDO_LOG_INFO, "%s: draining for %g s at most",
+                      signal != 0 ? strsignal(signal) : "stop",
                       (double)control->config->drain_timeout_ms / 1000);
             return 0;
         }

@@ -21,7 +21,7 @@ struct control_config {
     uint64_t drain_timeout_ms;
 
     const struct shard_hooks *hooks;
-    void *context;                 /* for the hooks */
+    void *context;                  /* for the hooks */
     void (*serving)(void *context); /* all shards have started; on the control thread */
 };
 

@@ -1,5 +1,3 @@
-#define _GNU_SOURCE 1 /* cpu_set_t, strsep */
-
 #include "core/cpus.h"
 
 #include <limits.h>
@@ -53,8 +51,8 @@ static bool join(char path[PATH_MAX], const char *first, const char *second)
     return size >= 0 && size < PATH_MAX;
 }
 
-/* The first line of a group's file, without its end. There need not be one: the root of v2 has no cpu.max, nor
- * has a group without the controller. */
+/* The first line of a group's file, without its end. There need not be one: the root of v2 has no cpu.max,
+ * nor has a group without the controller. */
 static bool read_line(const char *group, const char *file, char line[LINE_BYTES])
 {
     char path[PATH_MAX];

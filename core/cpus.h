@@ -19,7 +19,7 @@ unsigned cpus_allowed(int *cpus, unsigned capacity);
  * second moment of one CPU. 0: there is no quota, or none that can be read. */
 double cpus_quota(const char *root);
 
-/* How many shards can run at once: the CPUs allowed, or the quota rounded up when that is less. At least 1. */
+/* How many shards can run at once: the CPUs allowed, or the quota rounded up if that is less. At least 1. */
 unsigned cpus_shards(const char *root);
 
 #endif

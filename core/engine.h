@@ -138,6 +138,7 @@ static inline void engine_close(struct engine *engine)
 }
 
 /* For engine.c: each engine's own opening. */
-struct engine *uring_open(const struct engine_size *size, int wake_fd, int *error, char why[ENGINE_WHY_BYTES]);
+struct engine *uring_open(const struct engine_size *size, int wake_fd, int *error,
+                          char why[ENGINE_WHY_BYTES]);
 
 #endif

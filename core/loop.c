@@ -26,14 +26,14 @@ int loop_run(rondo_loop *loop)
 
 int loop_turn(rondo_loop *loop, uint64_t timeout_ns)
 {
-    make_flush_calls(loop);                         /* each transport with new output prepares one send */
+    make_flush_calls(loop); /* each transport with new output prepares one send */
     uint64_t wait_ns = time_to_wait_ns(loop);
     int rc = engine_wait(loop->engine, wait_ns < timeout_ns ? wait_ns : timeout_ns); /* the system call */
     if (rc < 0)
         return rc;
     loop->turns++;
     read_clock(loop);
-    engine_dispatch(loop->engine);                  /* completions call protocols, which write, close, start timers */
+    engine_dispatch(loop->engine); /* completions call protocols, which write, close, start timers */
     timers_expire(&loop->timers, rondo_time_ms(loop));
     take_posted_calls(loop, NULL);
     make_soon_calls(loop);
@@ -179,7 +179,8 @@ int loop_open(rondo_loop *loop, const char *engine_name, const struct engine_siz
     loop->wake_fd = eventfd(0, EFD_CLOEXEC);
     if (loop->wake_fd < 0) {
         error = -errno;
-        snprintf(why, ENGINE_WHY_BYTES, "eventfd: %s: raise the limit of descriptors (ulimit -n)", strerror(-error));
+        snprintf(why, ENGINE_WHY_BYTES, "eventfd: %s: raise the limit of descriptors (ulimit -n)",
+                 strerror(-error));
         return error;
     }
     loop->engine = engine_open(engine_name, size, loop->wake_fd, &error, why);

@@ -24,12 +24,13 @@ struct rondo_loop {
     struct timers timers;
     uint64_t now_ns; /* CLOCK_MONOTONIC, when this turn's completions came */
 
-    struct rondo_link flush; /* calls to make before the next system call: transports with something to say to it */
+    struct rondo_link
+        flush; /* calls to make before the next system call: transports with something to say to it */
     struct rondo_link soon;
     _Atomic(rondo_call *) mailbox; /* newest first; closed_mailbox when the loop has ended */
     int wake_fd;
 
-    unsigned users;  /* what keeps the loop going: listeners, transports, and the shard until it drains */
+    unsigned users; /* what keeps the loop going: listeners, transports, and the shard until it drains */
     uint64_t turns;
     struct traffic traffic;
 

@@ -13,7 +13,7 @@ void *memory_new(size_t size);
 /* `size` bytes, not zeroed; NULL when there are none. */
 void *memory_alloc(size_t size);
 
-/* Grow or shrink, keeping the content; NULL when there is none, and the old memory stays. */
+/* Grow or shrink, keeping the content; NULL when there is no memory, and the old stays. From NULL it allocates. */
 void *memory_resize(void *memory, size_t size);
 
 void memory_free(void *memory);

@@ -19,7 +19,7 @@ struct op;
 struct completion {
     int result;        /* 0 or more, as the system call of that name returns; or a negative errno */
     bool more;         /* a multishot operation goes on: other completions follow */
-    bool more_to_read; /* a hint: the socket had more bytes when this was taken (IORING_CQE_F_SOCK_NONEMPTY) */
+    bool more_to_read; /* a hint: the socket had more bytes (IORING_CQE_F_SOCK_NONEMPTY) */
     rondo_bytes data;  /* receive only: `result` bytes in a buffer of the shard, lent until done() returns */
 };
 

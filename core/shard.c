@@ -129,11 +129,12 @@ static void run_report(rondo_call *call)
     const struct engine *engine = loop->engine;
     log_always("{\"shard\":%u,\"connections_open\":%" PRIu64 ",\"connections_accepted\":%" PRIu64
                ",\"connections_lost\":%" PRIu64 ",\"bytes_in\":%" PRIu64 ",\"bytes_out\":%" PRIu64
-               ",\"buffers_free\":%u,\"buffers_lent\":%u,\"buffers_starved\":%" PRIu64 ",\"loop_turns\":%" PRIu64
-               ",\"completions\":%" PRIu64 "}",
-               loop->index, traffic->connections_open, traffic->connections_accepted, traffic->connections_lost,
-               traffic->bytes_in, traffic->bytes_out, engine->buffers.count - engine->buffers.lent,
-               engine->buffers.lent, engine->counters.starved, loop->turns, engine->counters.completions);
+               ",\"buffers_free\":%u,\"buffers_lent\":%u,\"buffers_starved\":%" PRIu64
+               ",\"loop_turns\":%" PRIu64 ",\"completions\":%" PRIu64 "}",
+               loop->index, traffic->connections_open, traffic->connections_accepted,
+               traffic->connections_lost, traffic->bytes_in, traffic->bytes_out,
+               engine->buffers.count - engine->buffers.lent, engine->buffers.lent, engine->counters.starved,
+               loop->turns, engine->counters.completions);
     atomic_store(&shard->reporting, false);
 }
 

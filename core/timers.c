@@ -2,9 +2,9 @@
 
 #include "core/list.h"
 
-#define DIGIT_MASK   (TIMERS_SLOTS - 1)
-#define FURTHEST_MS  ((UINT64_C(1) << (TIMERS_SLOT_BITS * TIMERS_LEVELS)) - 1)
-#define BIT(digit)   (UINT64_C(1) << (digit))
+#define DIGIT_MASK  (TIMERS_SLOTS - 1)
+#define FURTHEST_MS ((UINT64_C(1) << (TIMERS_SLOT_BITS * TIMERS_LEVELS)) - 1)
+#define BIT(digit)  (UINT64_C(1) << (digit))
 
 static unsigned digit_of(uint64_t ms, unsigned level)
 {
@@ -13,7 +13,7 @@ static unsigned digit_of(uint64_t ms, unsigned level)
 
 void timers_init(struct timers *timers, uint64_t now_ms)
 {
-    *timers = (struct timers){.now_ms = now_ms};
+    *timers = (struct timers){ .now_ms = now_ms };
     for (unsigned i = 0; i < TIMERS_LEVELS * TIMERS_SLOTS; i++)
         list_init(&timers->slots[i]);
 }

@@ -32,7 +32,7 @@
 
 #define BUFFER_GROUP 0
 #define SLICES_MAX   (16 * ENGINE_SEND_SLICES_MAX) /* of all sends in one system call; more take another */
-#define LENGTH_MAX   (1u << 30)                    /* of one receive or send: the kernel's limit is a little less than 2 GiB */
+#define LENGTH_MAX   (1u << 30) /* of one receive or send: the kernel's limit is a little less than 2 GiB */
 
 /* Below these a ring can't serve; engine_open gives up. */
 #define SUBMISSIONS_FLOOR 8
@@ -48,16 +48,16 @@ struct uring {
 
     struct io_uring_buf_ring *buffer_ring;
     size_t buffer_ring_bytes;
-    unsigned provided;          /* buffers that are the kernel's, as far as dispatched completions tell */
-    uint16_t *returned;         /* room for buffers_take_returned */
-    struct rondo_link starved;  /* receives waiting for a buffer */
+    unsigned provided;           /* buffers that are the kernel's, as far as dispatched completions tell */
+    uint16_t *returned;          /* room for buffers_take_returned */
+    struct rondo_link starved;   /* receives waiting for a buffer */
     struct rondo_link cancelled; /* starved ones that were cancelled, to be completed by the next dispatch */
 
     struct op wake;
     int wake_fd;
     uint64_t wake_value;
 
-    unsigned ops_in_kernel;     /* issued, last completion not dispatched; starved ones count */
+    unsigned ops_in_kernel; /* issued, last completion not dispatched; starved ones count */
     unsigned cancels_in_kernel;
 
     /* What sendmsg points to must live until it is submitted, not longer (IORING_FEAT_SUBMIT_STABLE). */
@@ -92,12 +92,12 @@ static void sent_messages_are_submitted(struct uring *u)
 static void submit_early(struct uring *u)
 {
     unsigned count = flush_submissions(u);
-    int rc = io_uring_enter2((unsigned)u->ring.enter_ring_fd, count, 0, u->enter_flags & IORING_ENTER_REGISTERED_RING,
-                             NULL, 0);
+    int rc = io_uring_enter2((unsigned)u->ring.enter_ring_fd, count, 0,
+                             u->enter_flags & IORING_ENTER_REGISTERED_RING, NULL, 0);
     if (rc < 0 && rc != -EINTR) {
         /* Out of memory for the request, or for completions that overflow: both pass when others end. */
         rondo_log(RONDO_LOG_WARNING, "io_uring_enter can't take operations: %s; trying again", strerror(-rc));
-        nanosleep(&(struct timespec){.tv_nsec = 1000 * 1000}, NULL);
+        nanosleep(&(struct timespec){ .tv_nsec = 1000 * 1000 }, NULL);
     }
     sent_messages_are_submitted(u);
 }
@@ -114,8 +114,8 @@ static int uring_wait(struct engine *engine, uint64_t timeout_ns)
 {
     struct uring *u = uring_of(engine);
     bool sleep = timeout_ns > 0 && list_is_empty(&u->cancelled);
-    struct __kernel_timespec timeout = {.tv_sec = (int64_t)(timeout_ns / 1000000000),
-                                        .tv_nsec = (int64_t)(timeout_ns % 1000000000)};
+    struct __kernel_timespec timeout = { .tv_sec = (int64_t)(timeout_ns / 1000000000),
+                                         .tv_nsec = (int64_t)(timeout_ns % 1000000000) };
     struct io_uring_getevents_arg argument = {
         .ts = timeout_ns == ENGINE_FOREVER ? 0 : (uint64_t)(uintptr_t)&timeout,
     };
@@ -132,7 +132,7 @@ static int uring_wait(struct engine *engine, uint64_t timeout_ns)
         return 0;
     case EAGAIN:
     case ENOMEM: /* no memory for a request: it stays in the queue, and others end meanwhile */
-        nanosleep(&(struct timespec){.tv_nsec = 1000 * 1000}, NULL);
+        nanosleep(&(struct timespec){ .tv_nsec = 1000 * 1000 }, NULL);
         return 0;
     default:
         return rc;
@@ -209,14 +209,14 @@ static void make_room_for_message(struct uring *u, unsigned count)
 static struct msghdr *message_of(struct uring *u, const struct iovec *slices, unsigned count)
 {
     struct msghdr *message = &u->headers[u->headers_used++];
-    *message = (struct msghdr){.msg_iov = u->slices + u->slices_used, .msg_iovlen = count};
+    *message = (struct msghdr){ .msg_iov = u->slices + u->slices_used, .msg_iovlen = count };
     memcpy(message->msg_iov, slices, count * sizeof *slices);
     u->slices_used += count;
     return message;
 }
 
-static void uring_send(struct engine *engine, struct op *op, int fd, const struct iovec *slices, unsigned count,
-                       bool wait)
+static void uring_send(struct engine *engine, struct op *op, int fd, const struct iovec *slices,
+                       unsigned count, bool wait)
 {
     struct uring *u = uring_of(engine);
     int flags = MSG_NOSIGNAL | (wait ? 0 : MSG_DONTWAIT);
@@ -291,7 +291,8 @@ static void finish_receive(struct uring *u, struct op *op, int result, unsigned 
         return;
     }
     /* Some kernels take a buffer even for an EOF: it is lent for its 0 bytes, and comes back by the same way. */
-    rondo_bytes lent = buffers_lend(buffers, flags >> IORING_CQE_BUFFER_SHIFT, result > 0 ? (size_t)result : 0);
+    rondo_bytes lent =
+        buffers_lend(buffers, flags >> IORING_CQE_BUFFER_SHIFT, result > 0 ? (size_t)result : 0);
     u->provided--;
     if (result > 0)
         completion.data = lent;
@@ -322,7 +323,7 @@ static void dispatch_one(struct uring *u, uint64_t user_data, int result, unsign
 static void complete_cancelled(struct uring *u)
 {
     for (struct rondo_link *link; (link = list_pop(&u->cancelled)) != NULL;)
-        finish(u, rondo_container_of(link, struct op, waiting), &(struct completion){.result = -ECANCELED});
+        finish(u, rondo_container_of(link, struct op, waiting), &(struct completion){ .result = -ECANCELED });
 }
 
 static void give_back_buffers(struct uring *u)
@@ -349,7 +350,7 @@ static void resume_starved(struct uring *u)
             return;
         struct op *op = rondo_container_of(link, struct op, waiting);
         io_uring_sqe_set_data(prepare_receive(u, op->fd, false, false), op);
-        }
+    }
 }
 
 static void uring_dispatch(struct engine *engine)
@@ -398,12 +399,15 @@ static void explain(int error, char why[ENGINE_WHY_BYTES])
     switch (-error) {
     case EPERM:
     case EACCES:
-        hint = "a seccomp profile (the default of Docker and containerd) or the sysctl kernel.io_uring_disabled "
-               "refuses it; pass --security-opt seccomp=docker/seccomp.json to docker run, or set the sysctl to 0";
+        hint =
+            "a seccomp profile (the default of Docker and containerd) or the sysctl kernel.io_uring_disabled "
+            "refuses it; pass --security-opt seccomp=docker/seccomp.json to docker run, or set the sysctl to "
+            "0";
         break;
     case ENOSYS:
-        hint = "this kernel, or a seccomp profile (Podman, gVisor), doesn't have it; rondo needs Linux 6.1, and "
-               "in a container --security-opt seccomp=docker/seccomp.json";
+        hint =
+            "this kernel, or a seccomp profile (Podman, gVisor), doesn't have it; rondo needs Linux 6.1, and "
+            "in a container --security-opt seccomp=docker/seccomp.json";
         break;
     case EINVAL:
         hint = "rondo needs Linux 6.1 (IORING_SETUP_DEFER_TASKRUN)";
@@ -449,7 +453,8 @@ static int open_buffers(struct uring *u, const struct engine_size *size)
         return rc;
     u->buffer_ring_bytes = size->buffers * sizeof(struct io_uring_buf);
     u->returned = memory_alloc(size->buffers * sizeof *u->returned);
-    void *memory = mmap(NULL, u->buffer_ring_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *memory =
+        mmap(NULL, u->buffer_ring_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (u->returned == NULL || memory == MAP_FAILED) {
         u->buffer_ring = memory == MAP_FAILED ? NULL : memory;
         return -ENOMEM;
@@ -527,7 +532,8 @@ static void log_features(const struct uring *u, const struct engine_size *size)
     if (!rondo_log_enabled(RONDO_LOG_DEBUG) || uname(&system) < 0 || atomic_exchange(&logged, true))
         return;
     rondo_log(RONDO_LOG_DEBUG,
-              "io_uring on Linux %s: single issuer, deferred task work, registered ring %s, waits outside iowait %s; "
+              "io_uring on Linux %s: single issuer, deferred task work, registered ring %s, waits outside "
+              "iowait %s; "
               "%u submissions, %u completions, %u buffers of %zu bytes for each shard",
               system.release, u->enter_flags & IORING_ENTER_REGISTERED_RING ? "yes" : "no",
               u->enter_flags & IORING_ENTER_NO_IOWAIT ? "yes" : "no", size->submissions, size->completions,
@@ -556,7 +562,8 @@ static const struct engine_ops uring_ops = {
     .close = uring_close,
 };
 
-struct engine *uring_open(const struct engine_size *wanted, int wake_fd, int *error, char why[ENGINE_WHY_BYTES])
+struct engine *uring_open(const struct engine_size *wanted, int wake_fd, int *error,
+                          char why[ENGINE_WHY_BYTES])
 {
     struct engine_size size = *wanted;
     struct uring *u;
@@ -571,13 +578,14 @@ struct engine *uring_open(const struct engine_size *wanted, int wake_fd, int *er
     }
     if (size.buffers < wanted->buffers) {
         rondo_log(RONDO_LOG_WARNING,
-                  "the limit of locked memory (ulimit -l) allows this shard only %u completions and %u receive buffers, "
+                  "the limit of locked memory (ulimit -l) allows this shard only %u completions and %u "
+                  "receive buffers, "
                   "not %u and %u: slower under load; 8192 kB are enough",
                   size.completions, size.buffers, wanted->completions, wanted->buffers);
     }
     log_features(u, &size);
     u->engine.ops = &uring_ops;
-    u->wake = (struct op){.done = wake_done};
+    u->wake = (struct op){ .done = wake_done };
     u->wake_fd = wake_fd;
     wake_arm(u);
     return &u->engine;

@@ -53,7 +53,7 @@ static int check_port_is_free(const struct url_address *address)
         close(fd);
         if (rc != -EADDRINUSE)
             return rc;
-        nanosleep(&(struct timespec){.tv_nsec = IN_USE_WAIT_MS * 1000 * 1000}, NULL);
+        nanosleep(&(struct timespec){ .tv_nsec = IN_USE_WAIT_MS * 1000 * 1000 }, NULL);
     }
     return rc;
 }
@@ -90,7 +90,8 @@ static int open_address(struct address *address, struct url_address *where, unsi
         if (rc < 0)
             break;
         address->fds[i] = rc;
-        if (*port_of(where) == 0 && getsockname(address->fds[i], &where->any, &(socklen_t){where->size}) < 0)
+        if (*port_of(where) == 0 &&
+            getsockname(address->fds[i], &where->any, &(socklen_t){ where->size }) < 0)
             rc = -errno;
     }
     if (rc < 0)
@@ -125,7 +126,7 @@ static struct address *add_address(struct service_settings *settings, unsigned s
         return NULL;
     settings->addresses = grown;
     struct address *address = &grown[settings->address_count];
-    *address = (struct address){.fds = memory_alloc(shards * sizeof *address->fds)};
+    *address = (struct address){ .fds = memory_alloc(shards * sizeof *address->fds) };
     if (address->fds == NULL)
         return NULL;
     for (unsigned i = 0; i < shards; i++)

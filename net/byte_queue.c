@@ -25,10 +25,9 @@ static void link_last(struct byte_queue *queue, struct segment *segment)
 
 static struct segment *new_reference(struct byte_queue *queue, enum segment_kind kind, rondo_bytes bytes)
 {
-    struct segment *segment =
-        queue->own.kind == SEGMENT_UNUSED ? &queue->own : memory_alloc(sizeof *segment);
+    struct segment *segment = queue->own.kind == SEGMENT_UNUSED ? &queue->own : memory_alloc(sizeof *segment);
     if (segment != NULL)
-        *segment = (struct segment){.bytes = bytes, .kind = kind};
+        *segment = (struct segment){ .bytes = bytes, .kind = kind };
     return segment;
 }
 
@@ -43,7 +42,7 @@ static struct segment *new_copy(rondo_bytes bytes, size_t capacity_min)
         return NULL;
     char *data = memcpy(segment + 1, bytes.data, bytes.size);
     *segment = (struct segment){
-        .bytes = {data, bytes.size},
+        .bytes = { data, bytes.size },
         .kind = SEGMENT_COPY,
         .room = (unsigned)(capacity - bytes.size),
     };
@@ -97,8 +96,7 @@ bool byte_queue_put_static(struct byte_queue *queue, rondo_bytes bytes)
     return true;
 }
 
-/* Do these bytes go on where the last segment ends, in the same buffer? */
-static bool continues_last(const struct byte_queue *queue, const struct buffers *buffers, rondo_bytes bytes)
+bool byte_queue_continues(const struct byte_queue *queue, const struct buffers *buffers, rondo_bytes bytes)
 {
     const struct segment *last = queue->last;
     return last != NULL && last->kind == SEGMENT_LENT && last->bytes.data + last->bytes.size == bytes.data &&
@@ -109,7 +107,7 @@ bool byte_queue_put_lent(struct byte_queue *queue, struct buffers *buffers, rond
 {
     if (bytes.size == 0)
         return true;
-    if (continues_last(queue, buffers, bytes)) {
+    if (byte_queue_continues(queue, buffers, bytes)) {
         queue->last->bytes.size += bytes.size;
         queue->size += bytes.size;
         return true;
@@ -127,7 +125,7 @@ bool byte_queue_put_lent(struct byte_queue *queue, struct buffers *buffers, rond
 
 rondo_bytes byte_queue_front(const struct byte_queue *queue)
 {
-    return queue->first == NULL ? (rondo_bytes){0} : queue->first->bytes;
+    return queue->first == NULL ? (rondo_bytes){ 0 } : queue->first->bytes;
 }
 
 unsigned byte_queue_slices(const struct byte_queue *queue, struct iovec *slices, unsigned max, size_t *size)
@@ -135,7 +133,7 @@ unsigned byte_queue_slices(const struct byte_queue *queue, struct iovec *slices,
     unsigned count = 0;
     *size = 0;
     for (const struct segment *s = queue->first; s != NULL && count < max; s = s->next) {
-        slices[count++] = (struct iovec){.iov_base = (char *)s->bytes.data, .iov_len = s->bytes.size};
+        slices[count++] = (struct iovec){ .iov_base = (char *)s->bytes.data, .iov_len = s->bytes.size };
         *size += s->bytes.size;
     }
     return count;

@@ -25,9 +25,9 @@ struct segment {
 
 struct byte_queue {
     struct segment *first, *last;
-    size_t size;         /* bytes in it */
-    unsigned lent;       /* segments that keep a buffer */
-    struct segment own;  /* the first of an empty queue: an echo allocates nothing */
+    size_t size;        /* bytes in it */
+    unsigned lent;      /* segments that keep a buffer */
+    struct segment own; /* the first of an empty queue: an echo allocates nothing */
 };
 
 static inline bool byte_queue_is_empty(const struct byte_queue *queue)
@@ -39,6 +39,9 @@ static inline bool byte_queue_is_empty(const struct byte_queue *queue)
 bool byte_queue_put_copy(struct byte_queue *queue, rondo_bytes bytes);
 bool byte_queue_put_static(struct byte_queue *queue, rondo_bytes bytes);
 bool byte_queue_put_lent(struct byte_queue *queue, struct buffers *buffers, rondo_bytes bytes);
+
+/* Do these lent bytes go on where the last ones in the queue end? Then they need no further reference. */
+bool byte_queue_continues(const struct byte_queue *queue, const struct buffers *buffers, rondo_bytes bytes);
 
 /* The first bytes, as they lie; none when it is empty. */
 rondo_bytes byte_queue_front(const struct byte_queue *queue);

@@ -25,7 +25,8 @@ static void accept_arm(struct listener *listener)
 
 void listener_open(struct listener *listener, struct service *service, const struct address *address, int fd)
 {
-    *listener = (struct listener){.service = service, .address = address, .fd = fd, .state = LISTENER_ACCEPTING};
+    *listener =
+        (struct listener){ .service = service, .address = address, .fd = fd, .state = LISTENER_ACCEPTING };
     service->loop->users++;
     accept_arm(listener);
 }
@@ -92,7 +93,8 @@ static void timer_expired(rondo_timer *timer)
 /* These say something about one connection that ended in the queue, not about the socket. */
 static bool is_passing(int error)
 {
-    return error == -ECONNABORTED || error == -EPROTO || error == -EAGAIN || error == -EINTR || error == -EPERM;
+    return error == -ECONNABORTED || error == -EPROTO || error == -EAGAIN || error == -EINTR ||
+           error == -EPERM;
 }
 
 /* ---- accepting ------------------------------------------------------------------------------------------ */
@@ -125,13 +127,11 @@ static void refuse_new_handshakes(const struct listener *listener)
 {
     enum { SYN = 0x02, ACK = 0x10 };
     struct sock_filter code[] = {
-        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 13),
-        BPF_STMT(BPF_ALU | BPF_AND | BPF_K, SYN | ACK),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYN, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, 0),
+        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 13),         BPF_STMT(BPF_ALU | BPF_AND | BPF_K, SYN | ACK),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYN, 0, 1), BPF_STMT(BPF_RET | BPF_K, 0),
         BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
     };
-    struct sock_fprog program = {.len = sizeof code / sizeof *code, .filter = code};
+    struct sock_fprog program = { .len = sizeof code / sizeof *code, .filter = code };
     if (setsockopt(listener->fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) < 0)
         rondo_log(RONDO_LOG_DEBUG, "%s: SO_ATTACH_FILTER: %s", listener->address->url, strerror(errno));
 }

@@ -17,16 +17,16 @@
 enum { OPTION_BACKLOG = 256, OPTION_IDLE, OPTION_MAX, OPTION_DRAIN, OPTION_LOG, OPTION_OWN };
 
 static const struct option common_options[] = {
-    {"listen", required_argument, NULL, 'l'},
-    {"shards", required_argument, NULL, 's'},
-    {"engine", required_argument, NULL, 'e'},
-    {"backlog", required_argument, NULL, OPTION_BACKLOG},
-    {"idle-timeout", required_argument, NULL, OPTION_IDLE},
-    {"max-connections", required_argument, NULL, OPTION_MAX},
-    {"drain-timeout", required_argument, NULL, OPTION_DRAIN},
-    {"log-level", required_argument, NULL, OPTION_LOG},
-    {"help", no_argument, NULL, 'h'},
-    {"version", no_argument, NULL, 'V'},
+    { "listen", required_argument, NULL, 'l' },
+    { "shards", required_argument, NULL, 's' },
+    { "engine", required_argument, NULL, 'e' },
+    { "backlog", required_argument, NULL, OPTION_BACKLOG },
+    { "idle-timeout", required_argument, NULL, OPTION_IDLE },
+    { "max-connections", required_argument, NULL, OPTION_MAX },
+    { "drain-timeout", required_argument, NULL, OPTION_DRAIN },
+    { "log-level", required_argument, NULL, OPTION_LOG },
+    { "help", no_argument, NULL, 'h' },
+    { "version", no_argument, NULL, 'V' },
 };
 #define COMMON_OPTIONS (sizeof common_options / sizeof *common_options)
 
@@ -60,7 +60,8 @@ static void usage(struct parse *parse, const char *option, const char *value, co
 
 /* ---- values --------------------------------------------------------------------------------------------- */
 
-static unsigned take_count(struct parse *parse, const char *option, const char *value, unsigned min, unsigned max)
+static unsigned take_count(struct parse *parse, const char *option, const char *value, unsigned min,
+                           unsigned max)
 {
     char *end, what[80];
     errno = 0;
@@ -108,7 +109,7 @@ static void take_listen(struct parse *parse, const char *value)
     else if (url_parse(value, &url, why) < 0)
         usage(parse, "--listen", value, why);
     else
-        parse->app->servers[parse->listens++] = (rondo_server){.url = value, .protocol = parse->protocol};
+        parse->app->servers[parse->listens++] = (rondo_server){ .url = value, .protocol = parse->protocol };
 }
 
 static void take_engine(struct parse *parse, const char *option, const char *value)
@@ -123,7 +124,7 @@ static void take_engine(struct parse *parse, const char *option, const char *val
 
 static void take_log_level(struct parse *parse, const char *value)
 {
-    static const char *const names[] = {"error", "warning", "info", "debug"};
+    static const char *const names[] = { "error", "warning", "info", "debug" };
     for (unsigned i = 0; i < 4; i++) {
         if (strcmp(value, names[i]) == 0) {
             parse->app->log_level = (rondo_log_level)(RONDO_LOG_ERROR + i);
@@ -206,7 +207,7 @@ static void take(struct parse *parse, int option, const char *value)
 static void refuse(struct parse *parse, char **argv, bool value_is_missing)
 {
     const char *given = argv[optind - 1];
-    char letter[3] = {'-', (char)optopt, '\0'};
+    char letter[3] = { '-', (char)optopt, '\0' };
     bool is_short = strncmp(given, "--", 2) != 0 && optopt > 0 && optopt < 256;
     usage(parse, is_short ? letter : given, NULL,
           value_is_missing ? "a value is missing behind it" : "there is no such option");
@@ -222,20 +223,22 @@ static unsigned own_count(const rondo_option *own)
 
 int rondo_parse_options(rondo_app *app, int argc, char **argv, const rondo_option *own)
 {
-    struct parse parse = {.app = app, .protocol = app->servers[0].protocol, .own = own, .status = GO_ON};
-    struct option options[COMMON_OPTIONS + OWN_OPTIONS_MAX + 1] = {0};
+    struct parse parse = { .app = app, .protocol = app->servers[0].protocol, .own = own, .status = GO_ON };
+    struct option options[COMMON_OPTIONS + OWN_OPTIONS_MAX + 1] = { 0 };
     const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
     parse.program = slash != NULL ? slash + 1 : argc > 0 ? argv[0] : "rondo";
     memcpy(options, common_options, sizeof common_options);
     for (unsigned i = 0; i < own_count(own); i++)
-        options[COMMON_OPTIONS + i] = (struct option){own[i].name, required_argument, NULL, OPTION_OWN + (int)i};
+        options[COMMON_OPTIONS + i] =
+            (struct option){ own[i].name, required_argument, NULL, OPTION_OWN + (int)i };
 
     const char *engine = getenv("RONDO_ENGINE");
     if (engine != NULL && *engine != '\0')
         take_engine(&parse, "RONDO_ENGINE", engine);
     opterr = 0; /* the messages are ours */
     optind = 0;
-    for (int option; parse.status == GO_ON && (option = getopt_long(argc, argv, ":l:s:e:hV", options, NULL)) != -1;) {
+    for (int option;
+         parse.status == GO_ON && (option = getopt_long(argc, argv, ":l:s:e:hV", options, NULL)) != -1;) {
         if (option == '?' || option == ':')
             refuse(&parse, argv, option == ':');
         else
@@ -248,7 +251,7 @@ int rondo_parse_options(rondo_app *app, int argc, char **argv, const rondo_optio
 
 int rondo_main(int argc, char **argv, const rondo_protocol *protocol, const char *url)
 {
-    rondo_app app = {.servers = {{.url = url, .protocol = protocol}}};
+    rondo_app app = { .servers = { { .url = url, .protocol = protocol } } };
     int status = rondo_parse_options(&app, argc, argv, NULL);
     if (status != GO_ON)
         return status;

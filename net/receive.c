@@ -17,7 +17,7 @@ static struct buffers *buffers_of(rondo_transport *t)
     return &t->loop->engine->buffers;
 }
 
-static bool may_deliver(const rondo_transport *t)
+bool transport_may_deliver(const rondo_transport *t)
 {
     bool back_pressed = t->over_high_water && t->protocol->pause_writing == NULL;
     return t->state == OPEN && !t->reading_paused && !back_pressed;
@@ -66,23 +66,24 @@ static void hold(rondo_transport *t, rondo_bytes data)
     bool held = transport_may_keep(t, &t->inbox) ? byte_queue_put_lent(&t->inbox, buffers_of(t), data)
                                                  : byte_queue_put_copy(&t->inbox, data);
     if (!held) {
-        rondo_log(RONDO_LOG_ERROR, "%s: no memory for bytes received while reading is paused: connection ended",
-                  t->protocol->name);
+        rondo_log(RONDO_LOG_ERROR,
+                  "%s: no memory for bytes received while reading is paused: connection ended",
+                  transport_name(t));
         transport_fail(t, -ENOMEM);
     }
 }
 
 static void deliver_what_waits(rondo_transport *t)
 {
-    while (may_deliver(t) && !byte_queue_is_empty(&t->inbox))
+    while (transport_may_deliver(t) && !byte_queue_is_empty(&t->inbox))
         byte_queue_consume(&t->inbox, buffers_of(t), deliver(t, byte_queue_front(&t->inbox)));
-    if (may_deliver(t) && t->direct_waits > 0) {
+    if (transport_may_deliver(t) && t->direct_waits > 0) {
         size_t size = t->direct_waits;
         t->direct_waits = 0;
         t->protocol->buffer_updated(t, size);
         count_drained(t, size);
     }
-    if (may_deliver(t) && t->eof_waits)
+    if (transport_may_deliver(t) && t->eof_waits)
         deliver_eof(t);
 }
 
@@ -108,9 +109,9 @@ static void received(rondo_transport *t, rondo_bytes data)
     if (t->state != OPEN)
         return; /* nobody is there to take it */
     heard(t, data.size);
-    if (byte_queue_is_empty(&t->inbox) && may_deliver(t)) {
+    if (byte_queue_is_empty(&t->inbox) && transport_may_deliver(t)) {
         size_t taken = deliver(t, data);
-        data = (rondo_bytes){data.data + taken, data.size - taken};
+        data = (rondo_bytes){ data.data + taken, data.size - taken };
     }
     if (data.size > 0)
         hold(t, data);
@@ -122,7 +123,7 @@ static void receive_ended(rondo_transport *t, int result)
     if (result == 0) {
         t->eof_seen = true;
         t->eof_waits = t->state == OPEN;
-        if (byte_queue_is_empty(&t->inbox) && t->direct_waits == 0 && may_deliver(t))
+        if (byte_queue_is_empty(&t->inbox) && t->direct_waits == 0 && transport_may_deliver(t))
             deliver_eof(t);
     } else {
         transport_fail(t, result);
@@ -163,7 +164,7 @@ static void direct_arm(rondo_transport *t)
     if (t->state != OPEN)
         return;
     if (memory.data == NULL || memory.size == 0) {
-        rondo_log(RONDO_LOG_ERROR, "%s: get_buffer gave no memory: connection ended", t->protocol->name);
+        rondo_log(RONDO_LOG_ERROR, "%s: get_buffer gave no memory: connection ended", transport_name(t));
         transport_fail(t, -ENOBUFS);
         return;
     }
@@ -175,7 +176,7 @@ static void direct_arm(rondo_transport *t)
 static void direct_done(struct op *op, const struct completion *completion)
 {
     rondo_transport *t = rondo_container_of(op, rondo_transport, receive);
-    t->direct = (rondo_buffer){0};
+    t->direct = (rondo_buffer){ 0 };
     if (completion->result > 0 && t->state == OPEN) {
         heard(t, (size_t)completion->result);
         t->direct_waits = (size_t)completion->result;
@@ -191,12 +192,13 @@ static void direct_done(struct op *op, const struct completion *completion)
 void receive_settle(rondo_transport *t)
 {
     deliver_what_waits(t);
-    if (may_deliver(t) && !t->receive.in_kernel && !t->eof_seen) {
+    if (transport_may_deliver(t) && !t->receive.in_kernel && !t->eof_seen) {
         if (t->protocol->get_buffer != NULL)
             direct_arm(t);
         else
             receive_arm(t);
-    } else if (!may_deliver(t) && t->receive.in_kernel && t->direct.data == NULL && t->singles == 0) {
+    } else if (!transport_may_deliver(t) && t->receive.in_kernel && t->direct.data == NULL &&
+               t->singles == 0) {
         t->singles = SINGLES_AFTER_PAUSE;
         engine_cancel(t->loop->engine, &t->receive);
     }

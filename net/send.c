@@ -49,7 +49,9 @@ void rondo_set_write_buffer_limits(rondo_transport *t, size_t high_bytes, size_t
     assert(loop_is_here(t->loop));
     const size_t default_high_bytes = 64 * 1024, default_low_bytes = 16 * 1024;
     t->high_water_bytes = high_bytes == 0 ? default_high_bytes : high_bytes;
-    t->low_water_bytes = high_bytes == 0 ? default_low_bytes : low_bytes < high_bytes ? low_bytes : high_bytes;
+    t->low_water_bytes = high_bytes == 0          ? default_low_bytes
+                         : low_bytes < high_bytes ? low_bytes
+                                                  : high_bytes;
     transport_mark(t); /* resume_writing comes from the loop */
     if (!transport_is_ending(t))
         check_high_water(t);
@@ -64,8 +66,10 @@ size_t rondo_get_write_buffer_size(const rondo_transport *t)
 
 static bool put(rondo_transport *t, rondo_bytes data)
 {
-    if (buffers_own(buffers_of(t), data.data) && transport_may_keep(t, &t->output))
-        return byte_queue_put_lent(&t->output, buffers_of(t), data);
+    struct buffers *buffers = buffers_of(t);
+    if (buffers_own(buffers, data.data) &&
+        (byte_queue_continues(&t->output, buffers, data) || transport_may_keep(t, &t->output)))
+        return byte_queue_put_lent(&t->output, buffers, data);
     return byte_queue_put_copy(&t->output, data);
 }
 
@@ -76,7 +80,7 @@ static void queued(rondo_transport *t, bool has_memory)
         check_high_water(t);
         return;
     }
-    rondo_log(RONDO_LOG_ERROR, "%s: no memory for bytes to be sent: connection ended", t->protocol->name);
+    rondo_log(RONDO_LOG_ERROR, "%s: no memory for bytes to be sent: connection ended", transport_name(t));
     transport_fail(t, -ENOMEM);
 }
 
@@ -149,7 +153,8 @@ static void let_go_of_lent(rondo_transport *t)
 {
     if (transport_may_keep(t, &t->output) || byte_queue_copy_lent(&t->output, buffers_of(t)))
         return;
-    rondo_log(RONDO_LOG_ERROR, "%s: no memory for bytes its peer doesn't read: connection ended", t->protocol->name);
+    rondo_log(RONDO_LOG_ERROR, "%s: no memory for bytes its peer doesn't read: connection ended",
+              transport_name(t));
     transport_fail(t, -ENOMEM);
 }
 

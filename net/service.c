@@ -23,11 +23,13 @@ bool service_admit(struct service *service)
     struct service_settings *settings = service->settings;
     if (settings->max_connections == 0)
         return true;
-    if (atomic_fetch_add_explicit(&settings->connections, 1, memory_order_relaxed) < settings->max_connections)
+    if (atomic_fetch_add_explicit(&settings->connections, 1, memory_order_relaxed) <
+        settings->max_connections)
         return true;
     service_forget(service);
     if (!atomic_exchange_explicit(&settings->limit_logged, true, memory_order_relaxed)) {
-        rondo_log(RONDO_LOG_WARNING, "%u connections are open, the limit (--max-connections): more are closed at once",
+        rondo_log(RONDO_LOG_WARNING,
+                  "%u connections are open, the limit (--max-connections): more are closed at once",
                   settings->max_connections);
     }
     return false;
@@ -71,7 +73,8 @@ static int start(rondo_loop *loop, void *context)
     list_init(&service->transports);
     loop->upstairs = service;
 
-    int rc = service->listeners == NULL || (app->shard_size > 0 && service->shard_state == NULL) ? -ENOMEM : 0;
+    int rc =
+        service->listeners == NULL || (app->shard_size > 0 && service->shard_state == NULL) ? -ENOMEM : 0;
     if (rc == 0 && app->shard_start != NULL)
         rc = app->shard_start(loop);
     if (rc < 0) {
@@ -101,8 +104,8 @@ static void abort_all(rondo_loop *loop)
     struct service *service = service_of(loop);
     service->aborting = true;
     if (loop->traffic.connections_open > 0) {
-        rondo_log(RONDO_LOG_WARNING, "shard %u: aborted %llu connections that did not end by themselves", loop->index,
-                  (unsigned long long)loop->traffic.connections_open);
+        rondo_log(RONDO_LOG_WARNING, "shard %u: aborted %llu connections that did not end by themselves",
+                  loop->index, (unsigned long long)loop->traffic.connections_open);
     }
     for (unsigned i = 0; i < service->listener_count; i++)
         listener_abort(&service->listeners[i]);

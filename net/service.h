@@ -17,7 +17,7 @@
 struct address {
     const rondo_protocol *protocol;
     char url[URL_TEXT_BYTES]; /* with the real port */
-    int *fds;     /* one for each shard; -1 once its shard has it */
+    int *fds;                 /* one for each shard; -1 once its shard has it */
 };
 
 /* The same for all shards; only `connections` changes while they run. */

@@ -43,7 +43,7 @@
 #define HIGH_WATER_BYTES (64 * 1024) /* asyncio's defaults */
 #define LOW_WATER_BYTES  (16 * 1024)
 #define LINGER_MS        1000
-#define NEWCOMER_MS      1000
+#define NEWCOMER_MS      250
 
 static void settle(rondo_call *call);
 static void join(rondo_transport *t);
@@ -67,7 +67,8 @@ void transport_open(struct service *service, int fd, const rondo_protocol *proto
 {
     rondo_transport *t = memory_new(sizeof *t + protocol->size);
     if (t == NULL) {
-        rondo_log(RONDO_LOG_ERROR, "no memory for a connection of %zu bytes: closed", sizeof *t + protocol->size);
+        rondo_log(RONDO_LOG_ERROR, "no memory for a connection of %zu bytes: closed",
+                  sizeof *t + protocol->size);
         service_forget(service);
         close(fd);
         return;
@@ -164,7 +165,7 @@ static void lose(rondo_transport *t)
     t->loop->traffic.connections_lost++;
     service_forget(t->service);
     if (t->error < 0)
-        rondo_log(RONDO_LOG_DEBUG, "%s: connection lost: %s", t->protocol->name, strerror(-t->error));
+        rondo_log(RONDO_LOG_DEBUG, "%s: connection lost: %s", transport_name(t), strerror(-t->error));
     if (t->protocol->connection_lost != NULL)
         t->protocol->connection_lost(t, t->error);
     if (t->protocol->_release != NULL)
@@ -185,7 +186,7 @@ static void close_arm(rondo_transport *t)
     if (t->receive.in_kernel || t->close.in_kernel)
         return;
     if (t->reset) {
-        struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+        struct linger at_once = { .l_onoff = 1, .l_linger = 0 };
         setsockopt(t->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
     }
     t->close.done = close_done;
@@ -246,7 +247,7 @@ void transport_drain(rondo_transport *t)
     t->drain_bytes = (size_t)unread + t->inbox.size + t->direct_waits;
     if (t->drain_bytes > 0)
         return;
-    /* A connection just made, by a client whose request is still on its way: it gets the rest of a second. */
+    /* A connection just made, by a client whose request is still on its way: it gets a moment more. */
     uint64_t age_ms = rondo_time_ms(t->loop) - t->active_ms;
     if (t->heard || age_ms >= NEWCOMER_MS)
         rondo_close(t);

@@ -45,7 +45,7 @@ struct rondo_transport {
     size_t drain_bytes;
 
     rondo_call settle;
-    rondo_timer timer; /* idle time; the last second of a drained newcomer; lingering */
+    rondo_timer timer;  /* idle time; a drained newcomer.s last moment; lingering */
     uint64_t active_ms; /* when a byte last went in or out */
     struct rondo_link in_service;
 
@@ -66,6 +66,10 @@ void transport_cancel(rondo_transport *t);
  * anything newer, once reading goes on. */
 void transport_unread(rondo_transport *t, rondo_bytes rest);
 
+/* May the protocol be given more? Not when it has paused reading or is closing, nor while back-pressure holds its peer
+ * back: a receiver that makes many calls of one data_received asks before each. */
+bool transport_may_deliver(const rondo_transport *t);
+
 /* ---- between transport.c, receive.c and send.c ---- */
 
 /* Look at it before the next system call: settle. */
@@ -73,6 +77,12 @@ void transport_mark(rondo_transport *t);
 
 /* It can't go on: connection_lost(error) follows. */
 void transport_fail(rondo_transport *t, int error);
+
+/* For the log. */
+static inline const char *transport_name(const rondo_transport *t)
+{
+    return t->protocol->name != NULL ? t->protocol->name : "a protocol without a name";
+}
 
 /* The protocol's part is over; what is left belongs to the transport alone. */
 static inline bool transport_is_ending(const rondo_transport *t)

@@ -1,5 +1,3 @@
-#define _GNU_SOURCE 1 /* EAI_NODATA, EAI_ADDRFAMILY */
-
 #include "net/url.h"
 
 #include <arpa/inet.h>

@@ -1,7 +1,7 @@
 /* Endpoint URLs: "tcp://host:port", where host is a name, 127.0.0.1, [::1] or [fe80::1%eth0].
  *
- * A wrong one is answered with a sentence that says what is wrong and what to write. It leaves out the URL, so
- * that it can follow it:  tcp://localhost: there is no port after the host: write tcp://127.0.0.1:7777
+ * A wrong one is answered with a sentence that says what is wrong and what to write. It leaves out the URL,
+ * so that it can follow it:  tcp://localhost: there is no port after the host: write tcp://127.0.0.1:7777
  *
  * Thread: any. */
 #ifndef RONDO_NET_URL_H

@@ -84,7 +84,7 @@ void rondo__line_data_received(rondo_transport *t, rondo_bytes data)
         else
             no_memory(t, table);
 
-        if (!rondo_is_reading(t)) {
+        if (!transport_may_deliver(t)) {
             line_parser_drop_line(&receiver->parser); /* it may take long until the next line */
             if (!rondo_is_closing(t))
                 transport_unread(t, data);
@@ -102,7 +102,7 @@ void rondo__line_release(rondo_transport *t)
 static bool lies_before_its_delimiter(rondo_bytes line, rondo_bytes delivered)
 {
     return delivered.data != NULL && line.size <= delivered.size &&
-           line.data + line.size == delivered.data + delivered.size;
+           line.data == delivered.data + (delivered.size - line.size);
 }
 
 void rondo_send_line(rondo_transport *t, rondo_bytes line)

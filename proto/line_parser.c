@@ -1,9 +1,9 @@
 /* A line that lies in the input as a whole is given where it is. One that doesn't is held until the next
  * input, which is searched in two steps:
  *
- *                held              input
+ *               held              input
  *      | a line cut in its E | ND another line… |
- *                        |--joint--|
+ *                         |joint|
  *
  * First the joint: the last delimiter.size - 1 held bytes, with as many of the input laid behind them. A
  * delimiter that was cut is there as a whole, and one that lies on a single side is not. Then the input, where
@@ -14,7 +14,6 @@
  * they contain no delimiter, none begins in the first max_length + 1, and the line is too long, whatever
  * follows. The bytes behind those are skipped: searched in the same two steps, but only what may begin a
  * delimiter is held. */
-#define _GNU_SOURCE 1 /* memmem */
 #include "proto/line_parser.h"
 
 #include <stdint.h>

@@ -27,13 +27,13 @@ typedef struct rondo_buffer {
 /* The bytes of a string literal, without the NUL at its end; NULs inside it count. Good in a static
  * initialiser, too:  rondo_write_static(t, RONDO_BYTES("hello\n")); */
 #ifdef __cplusplus
-#define RONDO_BYTES(literal) (rondo_bytes{"" literal, sizeof(literal) - 1})
+#define RONDO_BYTES(literal) (rondo_bytes{ "" literal, sizeof(literal) - 1 })
 #else
-#define RONDO_BYTES(literal) ((rondo_bytes){"" literal, sizeof(literal) - 1})
+#define RONDO_BYTES(literal) ((rondo_bytes){ "" literal, sizeof(literal) - 1 })
 #endif
 
 /* The object of `type` whose `member` lies at `pointer`: from a timer or a call back to what holds it. */
-#define rondo_container_of(pointer, type, member) ((type *)((char *)(pointer) - offsetof(type, member)))
+#define rondo_container_of(pointer, type, member) ((type *)((char *)(pointer)-offsetof(type, member)))
 
 #ifdef __cplusplus
 }

@@ -29,7 +29,7 @@ typedef struct rondo_transport rondo_transport;
 
 typedef struct rondo_protocol {
     const char *name; /* for the log */
-    size_t size;      /* bytes of state for each connection, zeroed, aligned for any type: rondo_self(t); 0: none */
+    size_t size;      /* bytes of state for each connection: rondo_self(t); 0: none */
 
     /* The connection is there; write, start timers. Reading starts after it returns. */
     void (*connection_made)(rondo_transport *t);

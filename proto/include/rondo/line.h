@@ -38,8 +38,11 @@ typedef struct rondo_line_protocol {
     rondo_protocol protocol;
     size_t size; /* bytes of your own state for each connection: rondo_self(t); made by RONDO_LINE_RECEIVER */
 
-    rondo_bytes delimiter; /* ends a line: RONDO_BYTES("\r\n"), or any bytes; default "\n" (Twisted: "\r\n") */
-    size_t max_length;     /* of a line without its delimiter; default RONDO_LINE_LENGTH_MAX.   Twisted: MAX_LENGTH */
+    /* Ends a line: RONDO_BYTES("\r\n"), or any other bytes. Default "\n".    Twisted: delimiter, "\r\n" */
+    rondo_bytes delimiter;
+
+    /* Of a line without its delimiter. Default RONDO_LINE_LENGTH_MAX.    Twisted: MAX_LENGTH */
+    size_t max_length;
 
     /* A line without its delimiter, maybe empty; lent until the call returns.    Twisted: lineReceived
      * None come after rondo_close or rondo_abort; after rondo_pause_reading they wait, also in the middle of what
@@ -48,7 +51,7 @@ typedef struct rondo_line_protocol {
 
     /* A line is longer than max_length.    Twisted: lineLengthExceeded
      *
-     *   line   its beginning, max_length bytes or more, lent until the call returns
+     *   line   its first max_length + 1 bytes, lent until the call returns
      *
      * NULL: the connection is closed. Otherwise closing it is yours; if you don't, the rest of the line is skipped
      * and lines go on behind its delimiter (Twisted would take the rest for a line of its own). */
@@ -57,8 +60,8 @@ typedef struct rondo_line_protocol {
 
 /* Write a line and its delimiter.    Twisted: sendLine
  *
- *   line   any bytes, yours again when this returns. The very slice that line_received was given leaves
- *          together with its delimiter from where it was received, without a copy.
+ *   line   any bytes, yours again when this returns. The slice that line_received was given, or the end of
+ *          it, leaves together with its delimiter from where it was received, without a copy.
  *
  * t's protocol must be a rondo_line_protocol's. Like rondo_write otherwise. */
 void rondo_send_line(rondo_transport *t, rondo_bytes line);
@@ -74,7 +77,7 @@ void rondo_send_line(rondo_transport *t, rondo_bytes line);
 
 /* Not yours: the receiver's own state lies behind yours. */
 #define RONDO__LINE_STATE_OFFSET(size_) (((size_) + 15) & ~(size_t)15)
-#define RONDO__LINE_STATE_SIZE 64
+#define RONDO__LINE_STATE_SIZE          64
 void rondo__line_data_received(rondo_transport *t, rondo_bytes data);
 void rondo__line_release(rondo_transport *t);
 

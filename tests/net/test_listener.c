@@ -1,0 +1,211 @@
+/* The listener, on real sockets: accepting, shortage, draining. */
+#include <criterion/criterion.h>
+#include <criterion/new/assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "net/listener.h"
+#include "support/pair.h"
+
+TestSuite(listener, .timeout = 30);
+
+static const rondo_protocol echo = { .name = "echo", .data_received = rondo_write };
+static const struct address address = { .protocol = &echo, .url = "tcp://127.0.0.1:0" };
+
+static struct world world;
+static struct listener listener;
+static struct sockaddr_in where;
+
+static void open_listener(void)
+{
+    socklen_t size = sizeof where;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    where = (struct sockaddr_in){ .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    cr_assert_eq(bind(fd, (struct sockaddr *)&where, size), 0);
+    cr_assert_eq(listen(fd, 128), 0);
+    getsockname(fd, (struct sockaddr *)&where, &size);
+    world_open(&world, NULL);
+    listener_open(&listener, &world.service, &address, fd);
+}
+
+static void turn_until_empty(void)
+{
+    while (world.loop.users > 0)
+        cr_assert_eq(loop_turn(&world.loop, ENGINE_FOREVER), 0);
+}
+
+static void close_world(void)
+{
+    world.service.draining = true;
+    listener_drain(&listener);
+    for (struct rondo_link *link = world.service.transports.next; link != &world.service.transports;
+         link = link->next)
+        transport_cancel(rondo_container_of(link, rondo_transport, in_service));
+    turn_until_empty();
+    world_close(&world);
+}
+
+static void turn(void)
+{
+    struct pair p = { .loop = &world.loop };
+    pair_turn(&p);
+}
+
+static int connect_client(void)
+{
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    cr_assert_geq(fd, 0);
+    cr_assert_eq(connect(fd, (struct sockaddr *)&where, sizeof where), 0, "%s", strerror(errno));
+    return fd;
+}
+
+/* Turns the loop until something can be read. Returns what recv does. */
+static ssize_t receive(int fd, char *data, size_t size)
+{
+    struct pollfd readable = { .fd = fd, .events = POLLIN };
+    while (poll(&readable, 1, 0) == 0)
+        cr_assert_eq(loop_turn(&world.loop, 10 * 1000 * 1000), 0);
+    return recv(fd, data, size, 0);
+}
+
+static void is_served(int fd)
+{
+    char back[5] = "";
+    cr_assert_eq(send(fd, "ping", 4, MSG_NOSIGNAL), 4);
+    cr_assert(eq(int, (int)receive(fd, back, 4), 4));
+    cr_assert(eq(str, back, "ping"));
+}
+
+Test(listener, accepts_and_serves, .init = open_listener, .fini = close_world)
+{
+    int fds[20];
+    for (int i = 0; i < 20; i++)
+        fds[i] = connect_client();
+    for (int i = 0; i < 20; i++)
+        is_served(fds[i]);
+    cr_assert(eq(u64, world.loop.traffic.connections_accepted, 20));
+    for (int i = 0; i < 20; i++)
+        close(fds[i]);
+}
+
+/* Leaves room for `free` more descriptors. Returns the old limit. */
+static rlim_t leave_descriptors(int free)
+{
+    struct rlimit limit;
+    getrlimit(RLIMIT_NOFILE, &limit);
+    rlim_t before = limit.rlim_cur;
+    int lowest = fcntl(STDIN_FILENO, F_DUPFD, 0);
+    close(lowest);
+    limit.rlim_cur = (rlim_t)(lowest + free);
+    setrlimit(RLIMIT_NOFILE, &limit);
+    return before;
+}
+
+Test(listener, waits_when_descriptors_run_out_and_recovers, .init = open_listener, .fini = close_world)
+{
+    struct rlimit limit;
+    getrlimit(RLIMIT_NOFILE, &limit);
+    limit.rlim_cur = 1024;
+    setrlimit(RLIMIT_NOFILE, &limit);
+    turn();
+    int first = connect_client(), second = connect_client();
+    rlim_t before = leave_descriptors(1);
+    /* The limit counts when the accept is issued, and this one was issued under the old one. */
+    engine_cancel(world.loop.engine, &listener.accept);
+    turn();
+    cr_assert(eq(int, listener.state, LISTENER_BACKING_OFF));
+    cr_assert(listener.short_of_resources);
+
+    is_served(first);
+    uint64_t completions = world.loop.engine->counters.completions;
+    loop_turn(&world.loop, 1000 * 1000);
+    cr_assert_leq(world.loop.engine->counters.completions, completions + 1, "no spin");
+
+    limit.rlim_cur = before;
+    setrlimit(RLIMIT_NOFILE, &limit);
+    is_served(second);
+    cr_assert(eq(int, listener.state, LISTENER_ACCEPTING));
+    while (listener.short_of_resources)
+        loop_turn(&world.loop, 100 * 1000 * 1000);
+    close(first);
+    close(second);
+}
+
+Test(listener, draining_serves_what_is_queued_and_refuses_what_comes_later, .init = open_listener,
+     .fini = turn_until_empty)
+{
+    int queued[10];
+    for (int i = 0; i < 10; i++) {
+        queued[i] = connect_client();
+        cr_assert_eq(send(queued[i], "ask", 3, MSG_NOSIGNAL), 3);
+    }
+    world.service.draining = true;
+    listener_drain(&listener);
+
+    for (int i = 0; i < 10; i++) {
+        char answer[4] = "";
+        cr_assert(eq(int, (int)receive(queued[i], answer, 3), 3));
+        cr_assert(eq(str, answer, "ask"));
+        cr_assert(eq(int, (int)receive(queued[i], answer, 3), 0), "an orderly end");
+        close(queued[i]);
+    }
+    cr_assert(eq(int, listener.state, LISTENER_CLOSED));
+    int late = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    cr_assert_eq(connect(late, (struct sockaddr *)&where, sizeof where), -1);
+    cr_assert(eq(int, errno, ECONNREFUSED));
+    close(late);
+    turn_until_empty();
+    world_close(&world);
+}
+
+Test(listener, a_drained_listener_hears_no_new_handshake, .init = open_listener, .fini = close_world)
+{
+    turn();
+    listener_drain(&listener); /* its cancelled accept has not completed: the socket is still open */
+
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    cr_assert_eq(connect(fd, (struct sockaddr *)&where, sizeof where), -1);
+    cr_assert(eq(int, errno, EINPROGRESS), "the SYN is dropped, so it will be sent again, to someone else");
+    struct pollfd connected = { .fd = fd, .events = POLLOUT };
+    cr_assert(eq(int, poll(&connected, 1, 0), 0));
+    close(fd);
+    listener.state = LISTENER_ACCEPTING; /* for close_world, which drains again */
+}
+
+Test(listener, connections_above_the_limit_are_closed_at_once, .init = open_listener, .fini = close_world)
+{
+    char data[1];
+    world.settings.max_connections = 2;
+    int first = connect_client(), second = connect_client();
+    is_served(first);
+    is_served(second);
+
+    int third = connect_client();
+    cr_assert(eq(int, (int)receive(third, data, 1), 0));
+    cr_assert(eq(uint, atomic_load(&world.settings.connections), 2));
+
+    close(first);
+    turn();
+    cr_assert(eq(uint, atomic_load(&world.settings.connections), 1));
+    int fourth = connect_client();
+    is_served(fourth);
+    close(second);
+    close(third);
+    close(fourth);
+}
+
+Test(listener, an_abort_closes_a_listener_that_still_drains, .init = open_listener)
+{
+    listener.state = LISTENER_DRAINING;
+    engine_cancel(world.loop.engine, &listener.accept);
+    listener_abort(&listener); /* the accept is in the kernel: its completion closes */
+    turn_until_empty();
+    cr_assert(eq(int, listener.state, LISTENER_CLOSED));
+    world_close(&world);
+}

@@ -1,0 +1,303 @@
+/* The line receiver on a real transport: where lines lie, and what stops them. The parser has tests of its own. */
+#include <criterion/criterion.h>
+#include <criterion/new/assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include <rondo/line.h>
+
+#include "support/pair.h"
+
+TestSuite(line, .timeout = 30);
+
+/* What the protocol was called with: "<line>" each, "!" for one too long, "." at the end. */
+static char calls[100000];
+static rondo_transport *transport;
+static void (*when_received)(rondo_transport *t, rondo_bytes line);
+static bool in_place;
+
+struct state {
+    unsigned lines;
+};
+
+static void note(const char *before, rondo_bytes bytes, const char *behind)
+{
+    size_t size = strlen(calls);
+    cr_assert_lt(size + bytes.size + 3, sizeof calls);
+    snprintf(calls + size, sizeof calls - size, "%s%.*s%s", before, (int)bytes.size, bytes.data, behind);
+}
+
+static void connection_made(rondo_transport *t)
+{
+    struct state *self = rondo_self(t);
+    cr_assert(eq(uint, self->lines, 0));
+    transport = t;
+}
+
+static void line_received(rondo_transport *t, rondo_bytes line)
+{
+    struct state *self = rondo_self(t);
+    self->lines++;
+    note("<", line, ">");
+    in_place = buffers_own(&t->loop->engine->buffers, line.data);
+    if (when_received != NULL)
+        when_received(t, line);
+}
+
+static void connection_lost(rondo_transport *t, int error)
+{
+    (void)t;
+    (void)error;
+    note(".", (rondo_bytes){ NULL, 0 }, "");
+    transport = NULL;
+}
+
+static const rondo_line_protocol plain = {
+    RONDO_LINE_RECEIVER("plain", sizeof(struct state)),
+    .protocol.connection_made = connection_made,
+    .protocol.connection_lost = connection_lost,
+    .line_received = line_received,
+    .max_length = 20,
+};
+
+static void line_length_exceeded(rondo_transport *t, rondo_bytes line)
+{
+    (void)t;
+    cr_assert(eq(sz, line.size, 21));
+    note("!", (rondo_bytes){ NULL, 0 }, "");
+}
+
+static const rondo_line_protocol patient = {
+    RONDO_LINE_RECEIVER("patient", sizeof(struct state)),
+    .protocol.connection_made = connection_made,
+    .protocol.connection_lost = connection_lost,
+    .line_received = line_received,
+    .line_length_exceeded = line_length_exceeded,
+    .delimiter = RONDO_BYTES("\r\n"),
+    .max_length = 20,
+};
+
+static struct pair p;
+
+static void given(const rondo_line_protocol *lines)
+{
+    p.world = malloc(sizeof *p.world);
+    world_open(p.world, NULL);
+    pair_open_in(&p, p.world, &lines->protocol);
+    p.t = transport;
+}
+
+static bool is_over(struct pair *pair)
+{
+    return pair->loop->users == 0;
+}
+
+static void over(void)
+{
+    if (transport != NULL)
+        rondo_abort(transport);
+    peer_close(&p);
+    pair_run_until(&p, is_over);
+    cr_assert_eq(strchr(calls, '.'), calls + strlen(calls) - 1, "lost once, and last: %s", calls);
+    world_close(p.world);
+    free(p.world);
+}
+
+static void send_and_turn(const char *text)
+{
+    peer_send(&p, text);
+    pair_turn(&p);
+}
+
+Test(line, lines_come_where_they_were_received)
+{
+    given(&plain);
+    send_and_turn("one\ntwo\n\nthr");
+    cr_assert(eq(str, calls, "<one><two><>"));
+    cr_assert(in_place);
+    cr_assert(eq(uint, p.loop->engine->buffers.lent, 0), "an incomplete line keeps no buffer");
+
+    send_and_turn("ee\nfour\n");
+    cr_assert(eq(str, calls, "<one><two><><three><four>"));
+    cr_assert(in_place);
+    cr_assert(eq(uint, ((struct state *)rondo_self(transport))->lines, 5));
+    over();
+}
+
+Test(line, what_follows_the_last_delimiter_is_dropped_at_eof)
+{
+    given(&plain);
+    send_and_turn("one\ntwo");
+    peer_shutdown(&p);
+    pair_turn(&p);
+    cr_assert(eq(str, calls, "<one>."));
+    over();
+}
+
+Test(line, a_line_too_long_closes_when_nobody_cares)
+{
+    given(&plain);
+    send_and_turn("short\n123456789012345678901\nlost\n");
+    cr_assert(eq(str, calls, "<short>."));
+    over();
+}
+
+Test(line, a_line_too_long_is_skipped_when_the_protocol_stays)
+{
+    given(&patient);
+    send_and_turn("12345678901234567890\r\n");
+    cr_assert(eq(str, calls, "<12345678901234567890>"));
+    send_and_turn("123456789012345678901");
+    send_and_turn("\r\nafter\r\n1234567890123456789012345678901234567890\r");
+    send_and_turn("\nlast\r\n");
+    cr_assert(eq(str, calls, "<12345678901234567890>!<after>!<last>"));
+    over();
+}
+
+static void send_it_back(rondo_transport *t, rondo_bytes line)
+{
+    rondo_send_line(t, line);
+}
+
+static unsigned slices_of_output(void)
+{
+    struct iovec slices[64];
+    size_t size;
+    return byte_queue_slices(&transport->output, slices, 64, &size);
+}
+
+static void send_it_back_and_count(rondo_transport *t, rondo_bytes line)
+{
+    rondo_send_line(t, line);
+    cr_assert(eq(uint, slices_of_output(), 1), "adjacent lines leave as one slice");
+    cr_assert(eq(uint, t->output.lent, 1), "from where they were received");
+}
+
+Test(line, lines_sent_back_leave_without_a_copy)
+{
+    given(&patient);
+    when_received = send_it_back_and_count;
+    send_and_turn("one\r\ntwo\r\n\r\nthree\r\nfou");
+    when_received = send_it_back;
+    send_and_turn("r\r\n");
+    rondo_close(transport);
+    cr_assert(eq(str, (char *)peer_receive_text(&p), "one\r\ntwo\r\n\r\nthree\r\nfour\r\n"));
+    over();
+}
+
+static void send_something_else(rondo_transport *t, rondo_bytes line)
+{
+    char other[40];
+    int size = snprintf(other, sizeof other, "you said %.*s", (int)line.size, line.data);
+    rondo_send_line(t, (rondo_bytes){ other, (size_t)size });
+    rondo_send_line(
+        t, (rondo_bytes){ line.data, line.size - 1 }); /* not all of it: the delimiter isn't behind it */
+    rondo_send_line(t, (rondo_bytes){ line.data + 1, line.size - 1 });
+}
+
+Test(line, other_lines_are_copied_with_their_delimiter)
+{
+    given(&patient);
+    when_received = send_something_else;
+    send_and_turn("hello\r\n");
+    rondo_close(transport);
+    cr_assert(eq(str, (char *)peer_receive_text(&p), "you said hello\r\nhell\r\nello\r\n"));
+    over();
+}
+
+static void pause_there(rondo_transport *t, rondo_bytes line)
+{
+    (void)line;
+    rondo_pause_reading(t);
+}
+
+Test(line, a_pause_stops_the_lines_in_the_middle_of_a_buffer)
+{
+    given(&plain);
+    when_received = pause_there;
+    send_and_turn("one\ntwo\nthree\nfou");
+    cr_assert(eq(str, calls, "<one>"));
+    cr_assert(eq(uint, p.loop->engine->buffers.lent, 1), "the rest waits where it was received");
+    peer_send(&p, "r\n");
+
+    rondo_resume_reading(transport);
+    pair_turn(&p);
+    cr_assert(eq(str, calls, "<one><two>"));
+    for (int i = 0; i < 3; i++) {
+        rondo_resume_reading(transport);
+        pair_turn(&p);
+    }
+    cr_assert(eq(str, calls, "<one><two><three><four>"));
+    over();
+}
+
+static void close_there(rondo_transport *t, rondo_bytes line)
+{
+    (void)line;
+    rondo_close(t);
+}
+
+static void abort_there(rondo_transport *t, rondo_bytes line)
+{
+    (void)line;
+    rondo_abort(t);
+}
+
+Test(line, no_line_comes_after_close_or_abort)
+{
+    given(&plain);
+    when_received = close_there;
+    send_and_turn("one\ntwo\n");
+    cr_assert(eq(str, calls, "<one>."));
+    over();
+}
+
+Test(line, no_line_comes_after_abort)
+{
+    given(&plain);
+    when_received = abort_there;
+    send_and_turn("one\ntwo\n");
+    cr_assert(eq(str, calls, "<one>."));
+    over();
+}
+
+static char answer[20000];
+
+static void answer_at_length(rondo_transport *t, rondo_bytes line)
+{
+    (void)line;
+    rondo_send_line(t, (rondo_bytes){ answer, sizeof answer });
+}
+
+Test(line, back_pressure_also_stops_the_lines_of_one_buffer)
+{
+    static char commands[2001];
+    for (int i = 0; i < 1000; i++)
+        memcpy(commands + 2 * i, "x\n", 2);
+    memset(answer, 'a', sizeof answer);
+    given(&plain);
+    limit_peer(&p, 4096);
+    when_received = answer_at_length;
+    send_and_turn(commands);
+
+    cr_assert_lt(rondo_get_write_buffer_size(transport), 65536 + 2 * sizeof answer, "not a thousand answers");
+    size_t size = 1000 * (sizeof answer + 1);
+    char *got = malloc(size);
+    cr_assert(eq(int, (int)peer_receive(&p, got, size), (int)size), "but they come as they are read");
+    free(got);
+    over();
+}
+
+Test(line, the_pieces_of_a_line_may_be_single_bytes)
+{
+    const char *text = "dribbled\r\n\r\r\n\n\r\n";
+    given(&patient);
+    for (const char *c = text; *c != '\0'; c++) {
+        char one[2] = { *c, '\0' };
+        send_and_turn(one);
+    }
+    cr_assert(eq(str, calls, "<dribbled><\r><\n>"));
+    over();
+}
