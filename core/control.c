@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
@@ -18,27 +18,29 @@
 
 static int control_open(struct control *control, const struct control_config *config);
 static void control_close(struct control *control);
-static int start_shards(struct control *control, unsigned *started);
+static int open_all(struct control *control);
+static int start_all(struct control *control);
 static int serve_until_stopped(struct control *control, int signals_fd);
 static void drain(struct control *control, int signals_fd);
-static void for_each_shard(struct control *control, unsigned count, void (*order)(struct shard *shard));
-static int first_error(struct control *control, unsigned count);
+static void end_all(struct control *control);
+static int first_error(const struct control *control);
 
 static int run(struct control *control, int signals_fd)
 {
-    unsigned started;
-    int rc = start_shards(control, &started);
+    int rc = open_all(control);
+    if (rc < 0)
+        return rc;
+    rc = start_all(control);
     if (rc == 0) {
         control->config->serving(control->config->context);
         rc = serve_until_stopped(control, signals_fd);
     }
-    for_each_shard(control, started, shard_drain);
-    if (rc == 0)
+    if (rc == 0) {
         drain(control, signals_fd);
-    else /* some have no shard to serve them any more: no use in waiting */
-        for_each_shard(control, started, shard_abort);
-    for_each_shard(control, started, shard_join);
-    return rc < 0 ? rc : first_error(control, started);
+        rc = first_error(control);
+    }
+    end_all(control); /* the rest, when some can't serve: no use in waiting for the others' connections */
+    return rc;
 }
 
 int control_run(const struct control_config *config)
@@ -94,38 +96,45 @@ void control_notify(struct control *control)
 
 /* ---- shards --------------------------------------------------------------------------------------------- */
 
-static void for_each_shard(struct control *control, unsigned count, void (*order)(struct shard *shard))
+static void for_each_shard(struct control *control, void (*order)(struct shard *shard))
 {
-    for (unsigned i = 0; i < count; i++)
+    for (unsigned i = 0; i < control->shard_count; i++)
         order(&control->shards[i]);
 }
 
-static unsigned count_in_state(struct control *control, unsigned count, enum shard_state state)
+static unsigned count_in_state(const struct control *control, enum shard_state state)
 {
-    unsigned found = 0;
-    for (unsigned i = 0; i < count; i++)
-        found += atomic_load(&control->shards[i].state) == state;
-    return found;
+    unsigned count = 0;
+    for (unsigned i = 0; i < control->shard_count; i++)
+        count += atomic_load(&control->shards[i].state) == state;
+    return count;
 }
 
-static int first_error(struct control *control, unsigned count)
+static const struct shard *first_failed(const struct control *control)
 {
-    for (unsigned i = 0; i < count; i++) {
-        if (control->shards[i].error < 0)
-            return control->shards[i].error;
+    for (unsigned i = 0; i < control->shard_count; i++) {
+        const struct shard *shard = &control->shards[i];
+        if (atomic_load(&shard->state) == SHARD_ENDED && shard->error < 0)
+            return shard;
     }
-    return 0;
+    return NULL;
+}
+
+static int first_error(const struct control *control)
+{
+    const struct shard *failed = first_failed(control);
+    return failed == NULL ? 0 : failed->error;
 }
 
 static void wait_for_event(struct control *control, int signals_fd, uint64_t timeout_ms)
 {
+    const uint64_t longest_ms =
+        60 * 60 * 1000; /* poll's int holds no more than 24 days: the caller asks again */
     struct pollfd fds[] = { { .fd = control->events_fd, .events = POLLIN },
                             { .fd = signals_fd, .events = POLLIN } };
-    int timeout = timeout_ms > 60 * 60 * 1000 ? -1 : (int)timeout_ms;
-    if (timeout_ms != FOREVER_MS && timeout < 0)
-        timeout = 60 * 60 * 1000; /* poll can't wait longer in one go: the caller asks again */
+    int timeout = timeout_ms == FOREVER_MS ? -1 : (int)(timeout_ms < longest_ms ? timeout_ms : longest_ms);
     eventfd_t count;
-    if (poll(fds, signals_fd < 0 ? 1 : 2, timeout) > 0 && fds[0].revents != 0)
+    if (poll(fds, 2, timeout) > 0 && fds[0].revents != 0)
         eventfd_read(control->events_fd, &count);
 }
 
@@ -141,27 +150,74 @@ static int *cpus_to_pin(unsigned shards)
     return cpus;
 }
 
-/* Returns 0 once all serve; or the error of one that can't, when all others serve or have ended. */
-static int start_shards(struct control *control, unsigned *started)
+static void end_all(struct control *control)
+{
+    for_each_shard(control, shard_drain);
+    for_each_shard(control, shard_abort);
+    for_each_shard(control, shard_join);
+    control->shard_count = 0;
+}
+
+/* Open all shards with engines of control->engine_size. Returns 0 when all are open; otherwise none is. */
+static int open_of_size(struct control *control, char why[ENGINE_WHY_BYTES])
 {
     unsigned wanted = control->config->shards;
     int *cpus = cpus_to_pin(wanted);
     int rc = 0;
-    for (*started = 0; *started < wanted; (*started)++) {
-        rc = shard_start(&control->shards[*started], control, *started, cpus == NULL ? -1 : cpus[*started]);
-        if (rc < 0) {
-            rondo_log(RONDO_LOG_ERROR,
-                      "can't start thread %u: %s: fewer --shards, or a higher limit of processes", *started,
-                      strerror(-rc));
-            break;
-        }
+    while (control->shard_count < wanted && rc == 0) {
+        unsigned index = control->shard_count;
+        rc = shard_open(&control->shards[index], control, index, cpus == NULL ? -1 : cpus[index]);
+        if (rc < 0)
+            snprintf(why, ENGINE_WHY_BYTES,
+                     "can't start thread %u: %s: take fewer --shards, or raise the limit (ulimit -u)", index,
+                     strerror(-rc));
+        else
+            control->shard_count++;
     }
     memory_free(cpus);
-    while (count_in_state(control, *started, SHARD_STARTING) > 0)
+    while (count_in_state(control, SHARD_OPENING) > 0)
         wait_for_event(control, -1, FOREVER_MS);
-    if (rc == 0 && count_in_state(control, *started, SHARD_ENDED) > 0)
-        rc = first_error(control, *started);
+    const struct shard *failed = first_failed(control);
+    if (rc == 0 && failed != NULL) {
+        rc = failed->error;
+        memcpy(why, failed->why, ENGINE_WHY_BYTES);
+    }
+    if (rc < 0)
+        end_all(control);
     return rc;
+}
+
+/* The limit of locked memory is one for all shards, indeed for all processes of this user: so they are all made smaller
+ * together, before any of them serves. */
+static int open_all(struct control *control)
+{
+    const struct engine_size *wanted = &control->config->engine_size;
+    struct engine_size *size = &control->engine_size;
+    char why[ENGINE_WHY_BYTES] = "";
+    int rc;
+    *size = *wanted;
+    while ((rc = open_of_size(control, why)) == -ENOMEM && engine_size_halve(size)) {
+        /* What a closed ring had locked is given back in the background, a little later. */
+        nanosleep(&(struct timespec){ .tv_nsec = 20 * 1000 * 1000 }, NULL);
+    }
+    if (rc < 0) {
+        rondo_log(RONDO_LOG_ERROR, "%s", why);
+    } else if (size->buffers < wanted->buffers) {
+        rondo_log(RONDO_LOG_WARNING,
+                  "the limit of locked memory (ulimit -l) allows each shard only %u completions and %u "
+                  "receive buffers, "
+                  "not %u and %u: slower under load",
+                  size->completions, size->buffers, wanted->completions, wanted->buffers);
+    }
+    return rc;
+}
+
+static int start_all(struct control *control)
+{
+    for_each_shard(control, shard_serve);
+    while (count_in_state(control, SHARD_OPEN) > 0)
+        wait_for_event(control, -1, FOREVER_MS);
+    return first_error(control);
 }
 
 /* ---- signals -------------------------------------------------------------------------------------------- */
@@ -173,7 +229,7 @@ static int take_signals(struct control *control, int signals_fd)
     while (read(signals_fd, &info, sizeof info) == sizeof info) {
         if (info.ssi_signo != SIGUSR1)
             return (int)info.ssi_signo;
-        for_each_shard(control, control->config->shards, shard_report);
+        for_each_shard(control, shard_report);
     }
     return 0;
 }
@@ -188,8 +244,8 @@ static int serve_until_stopped(struct control *control, int signals_fd)
                       (double)control->config->drain_timeout_ms / 1000);
             return 0;
         }
-        if (count_in_state(control, control->config->shards, SHARD_ENDED) > 0)
-            return first_error(control, control->config->shards);
+        if (count_in_state(control, SHARD_ENDED) > 0)
+            return first_error(control);
         wait_for_event(control, signals_fd, FOREVER_MS);
     }
 }
@@ -206,14 +262,15 @@ static void drain(struct control *control, int signals_fd)
 {
     uint64_t start_ms = clock_ms(), timeout_ms = control->config->drain_timeout_ms;
     bool aborted = false;
-    while (count_in_state(control, control->config->shards, SHARD_ENDED) < control->config->shards) {
+    for_each_shard(control, shard_drain);
+    while (count_in_state(control, SHARD_ENDED) < control->shard_count) {
         uint64_t passed_ms = clock_ms() - start_ms;
         int signal = take_signals(control, signals_fd);
         if (!aborted && (signal != 0 || passed_ms >= timeout_ms)) {
             aborted = true;
             rondo_log(RONDO_LOG_WARNING, "%s: aborting the connections that are left",
                       signal != 0 ? strsignal(signal) : "drain timeout");
-            for_each_shard(control, control->config->shards, shard_abort);
+            for_each_shard(control, shard_abort);
         }
         wait_for_event(control, signals_fd, aborted ? FOREVER_MS : timeout_ms - passed_ms);
     }

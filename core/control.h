@@ -1,10 +1,10 @@
 /* The control thread: whoever calls control_run. It starts the shards, takes the signals, drains and stops.
  *
- *                     all started                first signal, rondo_stop
- *   STARTING  ------------------------>  SERVING  ---------------------->  DRAINING  -----> every shard ended: return
- *      |                                   |                                  |
- *      | a shard can't start               | a shard fails                    | drain timeout, second signal
- *      +-----------------------------------+----------------------------------+--> ABORTING
+ *   OPENING    shards open their loops; where locked memory is short, all again with engines half as large
+ *   STARTING   all are open: shards begin to serve
+ *   SERVING    all serve, until the first signal, or rondo_stop
+ *   DRAINING   each shard ends when nothing uses its loop any more; when all have, control_run returns
+ *   ABORTING   at the drain timeout, at a second signal, or when a shard fails: what is left ends at once
  *
  * It never serves, so it always answers signals; and a shard never sees one. */
 #ifndef RONDO_CORE_CONTROL_H
@@ -16,8 +16,8 @@
 
 struct control_config {
     unsigned shards;
-    const char *engine; /* its name */
-    struct engine_size engine_size;
+    const char *engine;             /* its name */
+    struct engine_size engine_size; /* at most */
     uint64_t drain_timeout_ms;
 
     const struct shard_hooks *hooks;
@@ -27,7 +27,9 @@ struct control_config {
 
 struct control {
     const struct control_config *config;
+    struct engine_size engine_size; /* of each shard */
     struct shard *shards;
+    unsigned shard_count;       /* threads started and not yet joined */
     int events_fd;              /* an eventfd: a shard started or ended, or stop was asked for */
     atomic_bool stop_requested; /* by rondo_stop */
 };

@@ -13,6 +13,27 @@ const struct engine_size engine_size_default = {
     .buffer_bytes = 16 * 1024,
 };
 
+/* Below these an engine can't serve anybody well. */
+#define SUBMISSIONS_FLOOR 16
+#define COMPLETIONS_FLOOR 64
+#define BUFFERS_FLOOR     32
+
+static unsigned half(unsigned value, unsigned floor)
+{
+    return value / 2 > floor ? value / 2 : floor;
+}
+
+bool engine_size_halve(struct engine_size *size)
+{
+    if (size->submissions <= SUBMISSIONS_FLOOR && size->completions <= COMPLETIONS_FLOOR &&
+        size->buffers <= BUFFERS_FLOOR)
+        return false;
+    size->submissions = half(size->submissions, SUBMISSIONS_FLOOR);
+    size->completions = half(size->completions, COMPLETIONS_FLOOR);
+    size->buffers = half(size->buffers, BUFFERS_FLOOR);
+    return true;
+}
+
 bool engine_is_known(const char *name)
 {
     return strcmp(name, "auto") == 0 || strcmp(name, "uring") == 0;

@@ -47,13 +47,16 @@ struct engine {
 /* Open the calling thread's engine.
  *
  *   name      "uring", or "auto": the best that works
- *   size      what memory limits refuse is halved, down to a floor, with a warning in the log
+ *   size      -ENOMEM: the limit of locked memory doesn't allow it; see engine_size_halve
  *   wake_fd   an eventfd that ends engine_wait when written to; the caller's
  *   why       when it fails: a sentence saying what failed, why, and what to do
  *
  * Returns the engine, the caller's until engine_close; NULL with *error a negative errno. */
 struct engine *engine_open(const char *name, const struct engine_size *size, int wake_fd, int *error,
                            char why[ENGINE_WHY_BYTES]);
+
+/* Make it half as large. False when it is as small as makes sense. */
+bool engine_size_halve(struct engine_size *size);
 
 /* The names engine_open takes. */
 bool engine_is_known(const char *name);

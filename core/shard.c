@@ -37,49 +37,42 @@ static void prepare_thread(const struct shard *shard)
     memory_begin_shard();
 }
 
-static int serve(struct shard *shard)
+static void live(struct shard *shard)
 {
-    const struct control_config *config = shard->control->config;
-    char why[ENGINE_WHY_BYTES];
-    int rc = loop_open(&shard->loop, config->engine, &config->engine_size, why);
-    if (rc < 0) {
-        if (shard->loop.index == 0 || rc == -ENOMEM || rc == -EMFILE) /* else shard 0 has said the same */
-            rondo_log(RONDO_LOG_ERROR, "%s", why);
-        return rc;
-    }
+    const struct control *control = shard->control;
+    shard->error = loop_open(&shard->loop, control->config->engine, &control->engine_size, shard->why);
+    if (shard->error < 0)
+        return;
     shard->loop.users = 1; /* the shard itself, until it drains */
-    rc = config->hooks->start(&shard->loop, config->context);
-    if (rc == 0) {
-        move_to(shard, SHARD_SERVING);
-        rc = loop_run(&shard->loop);
-        if (rc < 0) {
-            /* The kernel may still hold buffers and transports: they stay where they are, with the process. */
-            rondo_log(RONDO_LOG_ERROR, "shard %u: io_uring_enter: %s: its connections are lost",
-                      shard->loop.index, strerror(-rc));
-            return rc;
-        }
-        config->hooks->stop(&shard->loop);
+    move_to(shard, SHARD_OPEN);
+    int rc = loop_run(&shard->loop);
+    if (rc < 0) {
+        /* The kernel may still hold buffers and transports: they stay where they are, with the process. */
+        rondo_log(RONDO_LOG_ERROR, "shard %u: io_uring_enter: %s: its connections are lost",
+                  shard->loop.index, strerror(-rc));
+        shard->error = rc;
+        return;
     }
+    if (atomic_load(&shard->state) == SHARD_SERVING)
+        control->config->hooks->stop(&shard->loop);
     loop_close(&shard->loop);
-    return rc;
 }
 
 static void *shard_main(void *argument)
 {
     struct shard *shard = argument;
     prepare_thread(shard);
-    shard->error = serve(shard);
+    live(shard);
     move_to(shard, SHARD_ENDED);
     return NULL;
 }
 
-int shard_start(struct shard *shard, struct control *control, unsigned index, int cpu)
+int shard_open(struct shard *shard, struct control *control, unsigned index, int cpu)
 {
+    *shard = (struct shard){ .control = control, .cpu = cpu };
     shard->loop.index = index;
     shard->loop.shard = shard;
     shard->loop.wake_fd = -1;
-    shard->control = control;
-    shard->cpu = cpu;
     return -pthread_create(&shard->thread, NULL, shard_main, shard);
 }
 
@@ -94,14 +87,34 @@ void shard_join(struct shard *shard)
 
 static void order(struct shard *shard, rondo_call *call, void (*run)(rondo_call *call))
 {
-    if (atomic_load(&shard->state) == SHARD_SERVING)
+    enum shard_state state = atomic_load(&shard->state);
+    if (state == SHARD_OPEN || state == SHARD_SERVING)
         rondo_post(&shard->loop, call, run); /* refused only when it has just ended */
+}
+
+static void run_serve(rondo_call *call)
+{
+    struct shard *shard = rondo_container_of(call, struct shard, serve);
+    const struct control_config *config = shard->control->config;
+    shard->error = config->hooks->start(&shard->loop, config->context);
+    if (shard->error == 0)
+        move_to(shard, SHARD_SERVING);
+    else
+        shard->loop.users--;
+}
+
+void shard_serve(struct shard *shard)
+{
+    order(shard, &shard->serve, run_serve);
 }
 
 static void run_drain(rondo_call *call)
 {
     struct shard *shard = rondo_container_of(call, struct shard, drain);
-    shard->control->config->hooks->drain(&shard->loop);
+    if (shard->error < 0)
+        return; /* it could not serve, and is ending already */
+    if (atomic_load(&shard->state) == SHARD_SERVING)
+        shard->control->config->hooks->drain(&shard->loop);
     shard->loop.users--;
 }
 
@@ -113,7 +126,8 @@ void shard_drain(struct shard *shard)
 static void run_abort(rondo_call *call)
 {
     struct shard *shard = rondo_container_of(call, struct shard, abort);
-    shard->control->config->hooks->abort(&shard->loop);
+    if (atomic_load(&shard->state) == SHARD_SERVING)
+        shard->control->config->hooks->abort(&shard->loop);
 }
 
 void shard_abort(struct shard *shard)

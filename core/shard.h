@@ -19,7 +19,8 @@ struct shard_hooks {
     void (*stop)(rondo_loop *loop);
 };
 
-enum shard_state { SHARD_STARTING, SHARD_SERVING, SHARD_ENDED };
+/* OPEN: its loop turns, but it serves nothing yet. */
+enum shard_state { SHARD_OPENING, SHARD_OPEN, SHARD_SERVING, SHARD_ENDED };
 
 struct shard {
     rondo_loop loop;
@@ -28,16 +29,18 @@ struct shard {
     int cpu; /* to be pinned to; -1: none */
 
     _Atomic enum shard_state state;
-    int error; /* why it ended, if not in order; read after SHARD_ENDED */
+    int error;                  /* why it ended, if not in order; read after SHARD_ENDED */
+    char why[ENGINE_WHY_BYTES]; /* its engine could not be opened */
 
-    rondo_call drain, abort, report; /* orders in the mailbox */
-    atomic_bool reporting;           /* the last report has not run yet */
+    rondo_call serve, drain, abort, report; /* orders in the mailbox */
+    atomic_bool reporting;                  /* the last report has not run yet */
 };
 
-/* Start the thread. Returns 0 or a negative errno. Thread: the control thread, as for all of these. */
-int shard_start(struct shard *shard, struct control *control, unsigned index, int cpu);
+/* Start the thread, which opens the loop. Returns 0 or a negative errno. Thread: the control thread, as for all of these. */
+int shard_open(struct shard *shard, struct control *control, unsigned index, int cpu);
 
 /* Orders; they do nothing to a shard that has ended. */
+void shard_serve(struct shard *shard);
 void shard_drain(struct shard *shard);
 void shard_abort(struct shard *shard);
 void shard_report(struct shard *shard); /* a line of JSON on stderr */

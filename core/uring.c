@@ -34,10 +34,6 @@
 #define SLICES_MAX   (16 * ENGINE_SEND_SLICES_MAX) /* of all sends in one system call; more take another */
 #define LENGTH_MAX   (1u << 30) /* of one receive or send: the kernel's limit is a little less than 2 GiB */
 
-/* Below these a ring can't serve; engine_open gives up. */
-#define SUBMISSIONS_FLOOR 8
-#define BUFFERS_FLOOR     16
-
 enum op_kind { OP_ACCEPT = 1, OP_RECEIVE, OP_RECEIVE_INTO, OP_SEND, OP_CLOSE, OP_WAKE };
 
 struct uring {
@@ -520,11 +516,6 @@ static struct uring *open_of_size(const struct engine_size *size, int *error)
     return u;
 }
 
-static unsigned half(unsigned value, unsigned floor)
-{
-    return value / 2 > floor ? value / 2 : value < floor ? value : floor;
-}
-
 static void log_features(const struct uring *u, const struct engine_size *size)
 {
     static atomic_bool logged;
@@ -562,28 +553,14 @@ static const struct engine_ops uring_ops = {
     .close = uring_close,
 };
 
-struct engine *uring_open(const struct engine_size *wanted, int wake_fd, int *error,
-                          char why[ENGINE_WHY_BYTES])
+struct engine *uring_open(const struct engine_size *size, int wake_fd, int *error, char why[ENGINE_WHY_BYTES])
 {
-    struct engine_size size = *wanted;
-    struct uring *u;
-    while ((u = open_of_size(&size, error)) == NULL) {
-        if (*error != -ENOMEM || (size.submissions <= SUBMISSIONS_FLOOR && size.buffers <= BUFFERS_FLOOR)) {
-            explain(*error, why);
-            return NULL;
-        }
-        size.submissions = half(size.submissions, SUBMISSIONS_FLOOR);
-        size.completions = half(size.completions, 2 * SUBMISSIONS_FLOOR);
-        size.buffers = half(size.buffers, BUFFERS_FLOOR);
+    struct uring *u = open_of_size(size, error);
+    if (u == NULL) {
+        explain(*error, why);
+        return NULL;
     }
-    if (size.buffers < wanted->buffers) {
-        rondo_log(RONDO_LOG_WARNING,
-                  "the limit of locked memory (ulimit -l) allows this shard only %u completions and %u "
-                  "receive buffers, "
-                  "not %u and %u: slower under load; 8192 kB are enough",
-                  size.completions, size.buffers, wanted->completions, wanted->buffers);
-    }
-    log_features(u, &size);
+    log_features(u, size);
     u->engine.ops = &uring_ops;
     u->wake = (struct op){ .done = wake_done };
     u->wake_fd = wake_fd;

@@ -1,0 +1,363 @@
+#include "run.h"
+
+#include "process.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SECOND_NS UINT64_C(1000000000)
+
+enum {
+    CONNECTING_MAX = 256, /* at once, so that a server's backlog isn't what is measured */
+    STALL_SECONDS = 5,    /* without a single answer: give up */
+    TICK_NS = 200000000,  /* the longest sleep: stalls are noticed, and progress shown */
+};
+
+static uint64_t clock_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * SECOND_NS + now.tv_nsec;
+}
+
+static void push_ready(struct run *run, struct connection *c)
+{
+    c->next_ready = NULL;
+    *(run->first_ready ? &run->last_ready->next_ready : &run->first_ready) = c;
+    run->last_ready = c;
+}
+
+static struct connection *pop_ready(struct run *run)
+{
+    struct connection *c = run->first_ready;
+    run->first_ready = c->next_ready;
+    return c;
+}
+
+static bool opens_for_request(const struct run *run)
+{
+    return run->options->mode->reconnects || run->options->mode->holds;
+}
+
+static uint64_t request_limit(const struct run *run)
+{
+    return run->options->mode->holds ? run->options->connections : run->options->count;
+}
+
+static bool may_issue(const struct run *run)
+{
+    uint64_t limit = request_limit(run);
+    if (run->phase != WARMING_UP && run->phase != MEASURING)
+        return false;
+    if (run->options->mode->holds && run->outstanding >= CONNECTING_MAX)
+        return false;
+    return limit == 0 || run->issued < limit;
+}
+
+/* When the next request is due: in a closed loop always now. */
+static uint64_t next_due_ns(const struct run *run)
+{
+    if (run->options->rate == 0)
+        return run->now_ns;
+    return run->schedule_ns + (uint64_t)(run->scheduled * (SECOND_NS / run->options->rate));
+}
+
+static void issue_on(struct run *run, struct connection *c)
+{
+    if (opens_for_request(run))
+        connection_open(run, c);
+    do {
+        if (c->state == IS_RETIRED)
+            return;
+        connection_issue(run, c, next_due_ns(run));
+        run->scheduled++;
+    } while (c->issued - c->answered < run->options->depth && may_issue(run));
+    connection_flush(run, c);
+}
+
+static void issue_requests(struct run *run)
+{
+    while (run->first_ready && may_issue(run) && next_due_ns(run) <= run->now_ns) {
+        struct connection *c = pop_ready(run);
+        if (c->state == IS_OPEN || opens_for_request(run))
+            issue_on(run, c);
+    }
+}
+
+void run_connected(struct run *run, struct connection *c)
+{
+    run->progress_ns = run->now_ns;
+    if (!opens_for_request(run))
+        push_ready(run, c);
+}
+
+void run_answered(struct run *run, struct connection *c, uint64_t due_ns)
+{
+    run->progress_ns = run->now_ns;
+    run->outstanding--;
+    if (run->phase == MEASURING) {
+        run->results.requests++;
+        histogram_add(&run->results.latency, run->now_ns - due_ns);
+    }
+    if (run->options->mode->reconnects)
+        connection_close(run, c);
+    else if (!run->options->mode->holds && c->issued - c->answered == run->options->depth - 1)
+        push_ready(run, c); /* it was full until now, so it isn't in the list yet */
+}
+
+void run_closed(struct run *run, struct connection *c)
+{
+    run->open--;
+    if (c->state == IS_RETIRED)
+        run->retired++;
+    else if (run->options->mode->reconnects)
+        push_ready(run, c);
+}
+
+static int64_t server_cpu_ns(const struct run *run)
+{
+    return run->options->server ? process_cpu_ns(run->options->server) : -ENOENT;
+}
+
+static int64_t server_resident_bytes(const struct run *run)
+{
+    return run->options->server ? process_resident_bytes(run->options->server) : -ENOENT;
+}
+
+static void enter_phase(struct run *run, enum phase phase, double seconds)
+{
+    run->phase = phase;
+    run->deadline_ns = run->now_ns + (uint64_t)(seconds * SECOND_NS);
+    run->progress_ns = run->now_ns;
+}
+
+static void begin_window(struct run *run)
+{
+    struct results *results = &run->results;
+    results->bytes_sent = results->bytes_received = 0;
+    results->server_cpu_ns = server_cpu_ns(run);
+    results->generator_cpu_ns = process_cpu_ns(getpid());
+    run->started_ns = run->now_ns = clock_ns();
+    enter_phase(run, MEASURING, run->options->seconds);
+}
+
+static void begin_traffic(struct run *run)
+{
+    run->schedule_ns = run->now_ns;
+    if (run->options->mode->holds || run->options->warmup == 0)
+        begin_window(run);
+    else
+        enter_phase(run, WARMING_UP, run->options->warmup);
+}
+
+static void end_window(struct run *run)
+{
+    struct results *results = &run->results;
+    int64_t cpu_ns = server_cpu_ns(run);
+    bool known = cpu_ns >= 0 && results->server_cpu_ns >= 0;
+    results->server_cpu_ns = known ? cpu_ns - results->server_cpu_ns : -ENOENT;
+    results->generator_cpu_ns = process_cpu_ns(getpid()) - results->generator_cpu_ns;
+    results->seconds = (clock_ns() - run->started_ns) / (double)SECOND_NS;
+    enter_phase(run, run->options->mode->holds ? HOLDING : DRAINING, run->options->seconds);
+}
+
+static bool window_is_over(const struct run *run)
+{
+    uint64_t limit = request_limit(run);
+    if (run->retired == run->options->connections)
+        return true;
+    if (limit == 0)
+        return run->now_ns >= run->deadline_ns;
+    bool out_of_connections = run->options->mode->holds && !run->first_ready;
+    return run->outstanding == 0 && (run->issued >= limit || out_of_connections);
+}
+
+static void open_connections(struct run *run)
+{
+    while (run->opened < run->options->connections && run->connecting < CONNECTING_MAX)
+        connection_open(run, &run->connections[run->opened]);
+}
+
+static void close_connections(struct run *run)
+{
+    run->results.resident_after = server_resident_bytes(run);
+    for (unsigned i = 0; i < run->options->connections; i++)
+        if (run->connections[i].state == IS_OPEN)
+            connection_close(run, &run->connections[i]);
+}
+
+static void advance_phase(struct run *run)
+{
+    switch (run->phase) {
+    case OPENING:
+        open_connections(run);
+        if (run->opened == run->options->connections && run->connecting == 0)
+            begin_traffic(run);
+        break;
+    case WARMING_UP:
+        if (run->now_ns >= run->deadline_ns)
+            begin_window(run);
+        break;
+    case MEASURING:
+        if (window_is_over(run))
+            end_window(run);
+        break;
+    case HOLDING:
+        if (run->now_ns >= run->deadline_ns || run->open == 0)
+            enter_phase(run, DRAINING, 0);
+        break;
+    case DRAINING:
+        if (run->outstanding == 0) {
+            close_connections(run);
+            enter_phase(run, CLOSING, 0);
+        }
+        break;
+    case CLOSING:
+        if (run->open == 0)
+            enter_phase(run, DONE, 0);
+        break;
+    case DONE:
+        break;
+    }
+}
+
+/* Somebody is expected to act, and nobody does. */
+static bool stalled(const struct run *run)
+{
+    bool waiting = run->outstanding > 0 || run->connecting > 0 || run->phase == CLOSING;
+    return waiting && run->now_ns - run->progress_ns > STALL_SECONDS * SECOND_NS;
+}
+
+static void give_up(struct run *run)
+{
+    for (unsigned i = 0; i < run->options->connections; i++) {
+        const struct connection *c = &run->connections[i];
+        if (c->state == IS_CONNECTING || c->state == IS_CLOSING || c->issued > c->answered)
+            failures_add(&run->results.failures, FAILURE_TIMEOUT, i, 0);
+    }
+    if (run->phase == MEASURING)
+        end_window(run);
+    run->phase = DONE;
+}
+
+static void show_progress(const struct run *run, uint64_t *shown_ns)
+{
+    if (run->now_ns - *shown_ns < SECOND_NS)
+        return;
+    *shown_ns = run->now_ns;
+    fprintf(stderr, "\r%u connections, %llu requests, %llu failures ", run->open,
+            (unsigned long long)(run->issued - run->outstanding),
+            (unsigned long long)failures_total(&run->results.failures));
+}
+
+/* A schedule is kept by polling: a sleeper is woken tens of microseconds late, and it is the server that
+ * pays for waking it. */
+static uint64_t sleep_ns(const struct run *run)
+{
+    if (run->options->rate > 0 && may_issue(run))
+        return 0;
+    bool timed = run->phase == WARMING_UP || run->phase == HOLDING ||
+                 (run->phase == MEASURING && request_limit(run) == 0);
+    if (!timed || run->deadline_ns > run->now_ns + TICK_NS)
+        return TICK_NS;
+    return run->deadline_ns > run->now_ns ? run->deadline_ns - run->now_ns : 0;
+}
+
+static void complete_all(struct run *run)
+{
+    struct io_uring_cqe *cqe;
+    unsigned head;
+    io_uring_for_each_cqe(&run->ring.uring, head, cqe)
+    {
+        connection_complete(run, cqe);
+        io_uring_cq_advance(&run->ring.uring, 1);
+    }
+}
+
+static int loop(struct run *run)
+{
+    bool terminal = isatty(STDERR_FILENO);
+    uint64_t shown_ns = run->now_ns;
+    while (run->phase != DONE) {
+        advance_phase(run);
+        issue_requests(run);
+        int error = -ring_enter(&run->ring, sleep_ns(run));
+        if (error) {
+            fprintf(stderr, "error: wait: %s\n", strerror(error));
+            return -1;
+        }
+        run->now_ns = clock_ns();
+        complete_all(run);
+        if (stalled(run))
+            give_up(run);
+        if (terminal)
+            show_progress(run, &shown_ns);
+    }
+    if (terminal)
+        fputs("\r\033[K", stderr);
+    return 0;
+}
+
+static int make_connections(struct run *run)
+{
+    unsigned count = run->options->connections, depth = run->options->depth;
+    run->connections = calloc(count, sizeof *run->connections);
+    uint64_t *due_ns = calloc((size_t)count * depth, sizeof *due_ns);
+    if (!run->connections || !due_ns) {
+        free(run->connections);
+        free(due_ns);
+        fputs("error: out of memory\n", stderr);
+        return -1;
+    }
+    for (unsigned i = 0; i < count; i++) {
+        run->connections[i].due_ns = due_ns + (size_t)i * depth;
+        if (opens_for_request(run))
+            push_ready(run, &run->connections[i]);
+    }
+    return 0;
+}
+
+static void free_connections(struct run *run)
+{
+    free(run->connections[0].due_ns);
+    free(run->connections);
+}
+
+int run_execute(struct run *run, const struct options *options)
+{
+    run->options = options;
+    int result = -1;
+    if (payload_init(&run->payload, options->lines, options->size)) {
+        fputs("error: out of memory\n", stderr);
+        return -1;
+    }
+    if (make_connections(run))
+        goto no_connections;
+    if (ring_init(&run->ring, options->connections, options->size * options->depth))
+        goto no_ring;
+
+    run->now_ns = clock_ns();
+    run->results.resident_before = run->results.resident_after = server_resident_bytes(run);
+    run->results.server_cpu_ns = run->results.generator_cpu_ns = -ENOENT;
+    enter_phase(run, OPENING, 0);
+    if (opens_for_request(run))
+        begin_traffic(run);
+    result = loop(run);
+
+    ring_fini(&run->ring);
+no_ring:
+    free_connections(run);
+no_connections:
+    payload_fini(&run->payload);
+    return result;
+}
+
+bool run_missed_rate(const struct run *run)
+{
+    const struct results *results = &run->results;
+    return run->options->rate > 0 && results->requests < 0.99 * run->options->rate * results->seconds;
+}

@@ -1,0 +1,66 @@
+/* One run of the generator: open connections, let requests flow, measure for a while, drain, close.
+ *
+ *   OPENING -> WARMING_UP -> MEASURING [-> HOLDING] -> DRAINING -> CLOSING -> DONE
+ *
+ * Modes whose requests open connections start at WARMING_UP; HOLDING is for those which then keep them idle.
+ * A connection that fails is not replaced; when none is left, the run is DONE early. */
+#ifndef LOAD_RUN_H
+#define LOAD_RUN_H
+
+#include "connection.h"
+#include "failures.h"
+#include "histogram.h"
+#include "options.h"
+#include "payload.h"
+#include "ring.h"
+#include "target.h"
+
+enum phase { OPENING, WARMING_UP, MEASURING, HOLDING, DRAINING, CLOSING, DONE };
+
+/* What the measured window showed. Negative: not known. */
+struct results {
+    double seconds;
+    uint64_t requests;
+    uint64_t bytes_sent, bytes_received;
+    uint64_t wrong_bytes; /* of the whole run, like the failures */
+    int64_t server_cpu_ns, generator_cpu_ns;
+    int64_t resident_before,
+        resident_after;       /* the server's, in bytes: before the first connection, and at the end */
+    struct histogram latency; /* in nanoseconds */
+    struct failures failures;
+};
+
+struct run {
+    const struct options *options;
+    struct target target;
+    struct payload payload;
+    struct ring ring;
+    struct results results;
+
+    enum phase phase;
+    uint64_t now_ns;      /* read once for each batch of completions: all its answers arrived by then */
+    uint64_t deadline_ns; /* of the phase */
+    uint64_t started_ns;  /* the measured window */
+    uint64_t progress_ns; /* when the server last answered */
+    uint64_t schedule_ns, scheduled; /* open loop: when the first request was due, and how many were since */
+
+    struct connection *connections;
+    struct connection *first_ready, *last_ready; /* may take a request */
+    uint64_t issued, outstanding;                /* requests */
+    uint64_t opened;                             /* connections ever */
+    unsigned connecting, open, retired;          /* connections now; open: hold a descriptor */
+};
+
+/* run: zeroed, but for its target. Prints what fails, and returns 0 or -1; failures of connections are in the
+ * results instead. */
+int run_execute(struct run *run, const struct options *options);
+
+/* Can't the generator keep to --rate? */
+bool run_missed_rate(const struct run *run);
+
+/* Connections report here. */
+void run_connected(struct run *run, struct connection *connection);
+void run_answered(struct run *run, struct connection *connection, uint64_t due_ns);
+void run_closed(struct run *run, struct connection *connection);
+
+#endif
