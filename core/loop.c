@@ -1,6 +1,7 @@
 #include "core/loop.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -118,9 +119,8 @@ void rondo_call_cancel(rondo_call *call)
 
 static rondo_call closed_mailbox;
 
-int rondo_post(rondo_loop *loop, rondo_call *call, void (*run)(rondo_call *call))
+static int put_into_mailbox(rondo_loop *loop, rondo_call *call)
 {
-    call->_run = run;
     rondo_call *newest = atomic_load_explicit(&loop->mailbox, memory_order_relaxed);
     do {
         if (newest == &closed_mailbox)
@@ -131,6 +131,15 @@ int rondo_post(rondo_loop *loop, rondo_call *call, void (*run)(rondo_call *call)
     if (newest == NULL) /* else whoever posted first has woken it, and it has not looked yet */
         eventfd_write(loop->wake_fd, 1);
     return 0;
+}
+
+int rondo_post(rondo_loop *loop, rondo_call *call, void (*run)(rondo_call *call))
+{
+    call->_run = run;
+    atomic_fetch_add_explicit(&loop->posting, 1, memory_order_relaxed);
+    int rc = put_into_mailbox(loop, call);
+    atomic_fetch_sub_explicit(&loop->posting, 1, memory_order_release);
+    return rc;
 }
 
 /* Move what was posted, oldest first, to the calls of this turn. */
@@ -201,6 +210,9 @@ void loop_close(rondo_loop *loop)
 void loop_free(rondo_loop *loop)
 {
     assert(loop->engine == NULL);
+    /* A call may have run before its poster, who wakes the loop last, has come back. */
+    while (atomic_load_explicit(&loop->posting, memory_order_acquire) > 0)
+        sched_yield();
     if (loop->wake_fd >= 0)
         close(loop->wake_fd);
 }

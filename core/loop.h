@@ -28,6 +28,7 @@ struct rondo_loop {
         flush; /* calls to make before the next system call: transports with something to say to it */
     struct rondo_link soon;
     _Atomic(rondo_call *) mailbox; /* newest first; closed_mailbox when the loop has ended */
+    atomic_uint posting;           /* threads inside rondo_post */
     int wake_fd;
 
     unsigned users; /* what keeps the loop going: listeners, transports, and the shard until it drains */

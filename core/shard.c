@@ -138,6 +138,7 @@ void shard_abort(struct shard *shard)
 static void run_report(rondo_call *call)
 {
     struct shard *shard = rondo_container_of(call, struct shard, report);
+    atomic_store(&shard->reporting, false); /* first: who has read the line may ask for the next */
     const rondo_loop *loop = &shard->loop;
     const struct traffic *traffic = &loop->traffic;
     const struct engine *engine = loop->engine;
@@ -149,7 +150,6 @@ static void run_report(rondo_call *call)
                traffic->connections_lost, traffic->bytes_in, traffic->bytes_out,
                engine->buffers.count - engine->buffers.lent, engine->buffers.lent, engine->counters.starved,
                loop->turns, engine->counters.completions);
-    atomic_store(&shard->reporting, false);
 }
 
 void shard_report(struct shard *shard)

@@ -22,6 +22,7 @@
 #include <sys/socket.h>
 #include <sys/utsname.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <rondo/log.h>
 
@@ -40,7 +41,8 @@ struct uring {
     struct engine engine;
     struct io_uring ring;
     bool ring_is_open;
-    unsigned enter_flags; /* of every io_uring_enter */
+    unsigned enter_flags;     /* of every io_uring_enter */
+    unsigned multishot_bytes; /* after which a multishot receive ends; 0: the kernel knows no such limit */
 
     struct io_uring_buf_ring *buffer_ring;
     size_t buffer_ring_bytes;
@@ -160,10 +162,12 @@ static void uring_accept(struct engine *engine, struct op *op, int fd)
 static struct io_uring_sqe *prepare_receive(struct uring *u, int fd, bool multishot, bool poll_first)
 {
     struct io_uring_sqe *sqe = next_sqe(u);
-    if (multishot)
+    if (multishot) {
         io_uring_prep_recv_multishot(sqe, fd, NULL, 0, 0);
-    else
+        uring_limit_multishot(sqe, u->multishot_bytes);
+    } else {
         io_uring_prep_recv(sqe, fd, NULL, 0, 0);
+    }
     sqe->flags |= IOSQE_BUFFER_SELECT;
     sqe->buf_group = BUFFER_GROUP;
     if (poll_first)
@@ -474,6 +478,46 @@ static int open_buffers(struct uring *u, const struct engine_size *size)
     return 0;
 }
 
+/* Otherwise one fast sender is read from for up to 32 buffers before anybody is asked whether there is room for what
+ * they bring. */
+#define MULTISHOT_BUFFERS 8
+
+static struct io_uring_cqe *wait_for_one(struct uring *u)
+{
+    unsigned registered = u->enter_flags & IORING_ENTER_REGISTERED_RING;
+    int rc = io_uring_enter2((unsigned)u->ring.enter_ring_fd, flush_submissions(u), 1,
+                             registered | IORING_ENTER_GETEVENTS, NULL, 0);
+    struct io_uring_cqe *cqe = NULL;
+    return rc >= 0 && io_uring_peek_cqe(&u->ring, &cqe) == 0 ? cqe : NULL;
+}
+
+/* There is no feature bit for it: try it on a byte. */
+static void probe_multishot_limit(struct uring *u)
+{
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
+        return;
+    struct io_uring_sqe *sqe = next_sqe(u);
+    io_uring_prep_recv_multishot(sqe, ends[0], NULL, 0, 0);
+    uring_limit_multishot(sqe, 1);
+    sqe->flags |= IOSQE_BUFFER_SELECT;
+    sqe->buf_group = BUFFER_GROUP;
+    struct io_uring_cqe *cqe = send(ends[1], "?", 1, MSG_NOSIGNAL) == 1 ? wait_for_one(u) : NULL;
+    if (cqe != NULL) {
+        if (cqe->res == 1 && !(cqe->flags & IORING_CQE_F_MORE))
+            u->multishot_bytes = MULTISHOT_BUFFERS * (unsigned)u->engine.buffers.size_bytes;
+        if (cqe->flags & IORING_CQE_F_BUFFER) {
+            buffers_unref(&u->engine.buffers,
+                          buffers_lend(&u->engine.buffers, cqe->flags >> IORING_CQE_BUFFER_SHIFT, 1).data);
+            u->provided--;
+            give_back_buffers(u);
+        }
+        io_uring_cqe_seen(&u->ring, cqe);
+    }
+    close(ends[0]);
+    close(ends[1]);
+}
+
 static int open_messages(struct uring *u)
 {
     u->headers_max = *u->ring.sq.kring_entries;
@@ -513,6 +557,7 @@ static struct uring *open_of_size(const struct engine_size *size, int *error)
         free_all(u);
         return NULL;
     }
+    probe_multishot_limit(u);
     return u;
 }
 
@@ -524,11 +569,11 @@ static void log_features(const struct uring *u, const struct engine_size *size)
         return;
     rondo_log(RONDO_LOG_DEBUG,
               "io_uring on Linux %s: single issuer, deferred task work, registered ring %s, waits outside "
-              "iowait %s; "
+              "iowait %s, limited multishot %s; "
               "%u submissions, %u completions, %u buffers of %zu bytes for each shard",
               system.release, u->enter_flags & IORING_ENTER_REGISTERED_RING ? "yes" : "no",
-              u->enter_flags & IORING_ENTER_NO_IOWAIT ? "yes" : "no", size->submissions, size->completions,
-              size->buffers, size->buffer_bytes);
+              u->enter_flags & IORING_ENTER_NO_IOWAIT ? "yes" : "no", u->multishot_bytes > 0 ? "yes" : "no",
+              size->submissions, size->completions, size->buffers, size->buffer_bytes);
 }
 
 static void uring_close(struct engine *engine)

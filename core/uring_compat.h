@@ -10,4 +10,11 @@
 #define IORING_ENTER_NO_IOWAIT (1U << 7)
 #endif
 
+/* 6.17: how many bytes a multishot receive may take in all before it ends. The field is sqe->optlen, for which 2.3 has
+ * only the name that file operations give it; older kernels refuse the receive with -EINVAL. */
+static inline void uring_limit_multishot(struct io_uring_sqe *sqe, unsigned bytes)
+{
+    sqe->file_index = bytes;
+}
+
 #endif

@@ -91,10 +91,12 @@ static uint64_t take_seconds_ms(struct parse *parse, const char *option, const c
 /* Is `value` one of those in "this|that"? */
 static bool is_allowed(const char *value, const char *allowed)
 {
-    size_t size = strlen(value);
+    size_t size = strcspn(value, "|");
+    if (value[size] != '\0' || size == 0)
+        return false;
     for (const char *name = allowed; name != NULL; name = strchr(name, '|')) {
         name += *name == '|';
-        if (strncmp(name, value, size) == 0 && (name[size] == '|' || name[size] == '\0') && size > 0)
+        if (strncmp(name, value, size) == 0 && (name[size] == '|' || name[size] == '\0'))
             return true;
     }
     return false;
