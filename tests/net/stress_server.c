@@ -22,7 +22,7 @@ enum { SHARDS = 3, CLIENTS = 8, BLOCK = 30000 };
 
 static atomic_ullong answered_bytes, conversations, wrong, posts_run, lost, made;
 static atomic_bool over;
-static unsigned seed = 1, wanted_conversations = 2000;
+static unsigned seed = 1, wanted_conversations = 8000;
 static sem_t enough, one_more; /* conversations */
 
 /* ---- the server ------------------------------------------------------------------------------------------- */

@@ -1,0 +1,136 @@
+/* The receive buffers: lent, counted, returned; found by address. */
+#include <criterion/criterion.h>
+#include <criterion/new/assert.h>
+#include <signal.h>
+#include <string.h>
+
+#include "core/buffers.h"
+
+TestSuite(buffers, .timeout = 20);
+
+enum { COUNT = 8, SIZE = 4096 };
+
+static struct buffers buffers;
+
+static void open_buffers(void)
+{
+    cr_assert_eq(buffers_open(&buffers, COUNT, SIZE), 0);
+}
+
+static void close_buffers(void)
+{
+    cr_assert(eq(uint, buffers.lent, 0));
+    buffers_close(&buffers);
+    cr_assert_null(buffers.memory);
+}
+
+Test(buffers, a_lent_buffer_holds_what_was_received, .init = open_buffers, .fini = close_buffers)
+{
+    rondo_bytes lent = buffers_lend(&buffers, 5, 100);
+    cr_assert_eq(lent.data, buffers_at(&buffers, 5));
+    cr_assert(eq(sz, lent.size, 100));
+    cr_assert(eq(uint, buffers.lent, 1));
+    memset(buffers_at(&buffers, 5), 'x', 100);
+    buffers_unref(&buffers, lent.data);
+}
+
+Test(buffers, a_buffer_returns_with_its_last_reference, .init = open_buffers, .fini = close_buffers)
+{
+    uint16_t returned[COUNT];
+    rondo_bytes lent = buffers_lend(&buffers, 3, SIZE);
+    buffers_ref(&buffers, lent.data);
+    buffers_ref(&buffers, lent.data + SIZE - 1);
+    buffers_unref(&buffers, lent.data + 17);
+    buffers_unref(&buffers, lent.data);
+    cr_assert(eq(uint, buffers.lent, 1));
+    cr_assert(eq(uint, buffers_take_returned(&buffers, returned), 0));
+
+    buffers_unref(&buffers, lent.data);
+    cr_assert(eq(uint, buffers.lent, 0));
+    cr_assert(eq(uint, buffers_take_returned(&buffers, returned), 1));
+    cr_assert(eq(u16, returned[0], 3));
+    cr_assert(eq(uint, buffers_take_returned(&buffers, returned), 0), "each is returned once");
+}
+
+Test(buffers, all_are_returned_in_one_batch, .init = open_buffers, .fini = close_buffers)
+{
+    uint16_t returned[COUNT];
+    bool seen[COUNT] = { false };
+    for (unsigned i = 0; i < COUNT; i++)
+        buffers_lend(&buffers, i, 1);
+    cr_assert(eq(uint, buffers.lent, COUNT));
+    for (unsigned i = COUNT; i-- > 0;)
+        buffers_unref(&buffers, buffers_at(&buffers, i));
+
+    cr_assert(eq(uint, buffers_take_returned(&buffers, returned), COUNT));
+    for (unsigned i = 0; i < COUNT; i++) {
+        cr_assert(not(seen[returned[i]]));
+        seen[returned[i]] = true;
+    }
+    buffers_unref(&buffers, buffers_lend(&buffers, 2, 1).data); /* and can be lent again */
+}
+
+Test(buffers, a_buffer_is_found_by_any_address_in_it, .init = open_buffers, .fini = close_buffers)
+{
+    char elsewhere;
+    for (unsigned i = 0; i < COUNT; i++) {
+        cr_assert(buffers_own(&buffers, buffers_at(&buffers, i)));
+        cr_assert(eq(uint, buffers_index(&buffers, buffers_at(&buffers, i)), i));
+        cr_assert(eq(uint, buffers_index(&buffers, buffers_at(&buffers, i) + SIZE - 1), i));
+    }
+    cr_assert(not(buffers_own(&buffers, &elsewhere)));
+    cr_assert(not(buffers_own(&buffers, NULL)));
+    cr_assert(not(buffers_own(&buffers, buffers.memory - 1)));
+    cr_assert(not(buffers_own(&buffers, buffers.memory + buffers.mapped_bytes)));
+}
+
+Test(buffers, buffers_do_not_overlap_and_begin_in_different_cache_sets, .init = open_buffers,
+     .fini = close_buffers)
+{
+    for (unsigned i = 1; i < COUNT; i++) {
+        ptrdiff_t distance = buffers_at(&buffers, i) - buffers_at(&buffers, i - 1);
+        cr_assert_geq(distance, SIZE);
+        cr_assert_neq(distance % 4096, 0);
+    }
+}
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+
+Test(buffers, only_lent_bytes_may_be_read, .init = open_buffers, .fini = close_buffers)
+{
+    const char *data = buffers_at(&buffers, 0);
+    cr_assert(__asan_address_is_poisoned(data));
+    buffers_lend(&buffers, 0, 64);
+    cr_assert(not(__asan_address_is_poisoned(data)));
+    cr_assert(not(__asan_address_is_poisoned(data + 63)));
+    cr_assert(__asan_address_is_poisoned(data + 64), "behind what was received");
+    buffers_unref(&buffers, data);
+    cr_assert(__asan_address_is_poisoned(data), "returned");
+}
+#endif
+
+/* These are mistakes of the floors above, which debug builds catch. */
+Test(buffers, one_unref_too_many_is_caught, .init = open_buffers, .signal = SIGABRT)
+{
+    const char *data = buffers_lend(&buffers, 0, 1).data;
+    buffers_unref(&buffers, data);
+    buffers_unref(&buffers, data);
+}
+
+Test(buffers, keeping_what_is_not_lent_is_caught, .init = open_buffers, .signal = SIGABRT)
+{
+    buffers_ref(&buffers, buffers_at(&buffers, 0));
+}
+
+Test(buffers, lending_twice_is_caught, .init = open_buffers, .signal = SIGABRT)
+{
+    buffers_lend(&buffers, 0, 1);
+    buffers_lend(&buffers, 0, 1);
+}
+
+Test(buffers, closing_with_a_lent_buffer_is_caught, .init = open_buffers, .signal = SIGABRT)
+{
+    buffers_lend(&buffers, 0, 1);
+    buffers_close(&buffers);
+}
