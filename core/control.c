@@ -65,6 +65,9 @@ int control_run(const struct control_config *config)
         rc = run(&control, signals_fd);
         close(signals_fd);
     }
+    /* Those that came too late to be taken: unblocked, they would kill a process that has ended in order. */
+    while (sigtimedwait(&ours, NULL, &(struct timespec){ 0 }) > 0)
+        ;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     control_close(&control);
     return rc;

@@ -43,11 +43,16 @@ int loop_turn(rondo_loop *loop, uint64_t timeout_ns)
 
 /* ---- time ----------------------------------------------------------------------------------------------- */
 
-static void read_clock(rondo_loop *loop)
+static uint64_t clock_ns(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    loop->now_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+static void read_clock(rondo_loop *loop)
+{
+    loop->now_ns = clock_ns();
 }
 
 uint64_t rondo_time_ms(const rondo_loop *loop)
@@ -70,9 +75,8 @@ void rondo_call_later(rondo_loop *loop, rondo_timer *timer, uint64_t delay_ms,
                       void (*expired)(rondo_timer *timer))
 {
     assert(loop_is_here(loop));
-    uint64_t now_ms = rondo_time_ms(loop);
-    /* The next millisecond up: the timer must not come before its time, and now_ms is rounded down. */
-    uint64_t start_ms = delay_ms == 0 ? now_ms : (loop->now_ns + NS_PER_MS - 1) / NS_PER_MS;
+    /* From now, not from the turn's beginning, and the next millisecond up: a timer must not come before its time. */
+    uint64_t start_ms = delay_ms == 0 ? rondo_time_ms(loop) : (clock_ns() + NS_PER_MS - 1) / NS_PER_MS;
     uint64_t when_ms = delay_ms < UINT64_MAX - start_ms ? start_ms + delay_ms : UINT64_MAX;
     timers_start(&loop->timers, timer, when_ms, expired);
 }

@@ -8,7 +8,8 @@
  *   JOINING                  the kernel holds nothing of the protocol's:
  *                            connection_lost; then, in order and no EOF seen yet     LINGERING
  *                            otherwise                                               CLOSING
- *   LINGERING                peer's EOF or error; LINGER_MS passed; cancelled        CLOSING
+ *   LINGERING                peer's EOF or error; cancelled; a second in which the
+ *                            peer acknowledged nothing, or had nothing more to       CLOSING
  *   CLOSING                  nothing in the kernel: close; close done                freed
  *
  *   in the kernel:   receive   send   close
@@ -172,11 +173,33 @@ static void lose(rondo_transport *t)
         t->protocol->_release(t);
 }
 
+/* Bytes sent that the peer's kernel has not acknowledged. */
+static int unacknowledged(const rondo_transport *t)
+{
+    int size = 0;
+    return ioctl(t->fd, SIOCOUTQ, &size) < 0 ? 0 : size;
+}
+
 static void linger(rondo_transport *t)
 {
     send_half_close(t);
+    t->unacknowledged = unacknowledged(t);
     rondo_call_later(t->loop, &t->timer, LINGER_MS, timer_expired);
     receive_discard(t);
+}
+
+/* A second is enough for who has the whole answer. A slow peer gets more, as long as it goes on taking it: what the
+ * kernel still holds of the answer would be lost with a reset. */
+static void check_lingering(rondo_transport *t)
+{
+    int before = t->unacknowledged;
+    t->unacknowledged = unacknowledged(t);
+    if (t->unacknowledged > 0 && t->unacknowledged < before) {
+        rondo_call_later(t->loop, &t->timer, LINGER_MS, timer_expired);
+        return;
+    }
+    t->state = CLOSING;
+    transport_mark(t);
 }
 
 static void close_arm(rondo_transport *t)
@@ -271,8 +294,7 @@ static void timer_expired(rondo_timer *timer)
 {
     rondo_transport *t = rondo_container_of(timer, rondo_transport, timer);
     if (t->state == LINGERING) {
-        t->state = CLOSING;
-        transport_mark(t);
+        check_lingering(t);
     } else if (t->draining && !t->heard) {
         rondo_close(t);
     } else if (!transport_is_ending(t)) {

@@ -319,6 +319,37 @@ Test(transport, a_close_with_unread_input_does_not_reset_the_answer)
     pair_close(&p);
 }
 
+Test(transport, a_slow_peer_that_goes_on_sending_gets_the_whole_answer)
+{
+    struct pair p;
+    static char answer[300000], got[sizeof answer];
+    size_t read = 0;
+    fill_pattern(answer, sizeof answer, 5);
+    pair_is_given(&p, &recording);
+    int small = 4096,
+        large = 4 * sizeof answer; /* the kernel takes it all from us, and the peer takes it slowly */
+    setsockopt(p.peer, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+    setsockopt(p.t->fd, SOL_SOCKET, SO_SNDBUF, &large, sizeof large);
+    rondo_write(p.t, (rondo_bytes){ answer, sizeof answer });
+    rondo_close(p.t);
+    pair_run_until_lost(&p);
+
+    uint64_t start_ms = rondo_time_ms(p.loop);
+    while (read < sizeof got) { /* for two seconds and more */
+        uint64_t due_ms = start_ms + 2500 * read / sizeof got;
+        send(p.peer, "?", 1, MSG_NOSIGNAL);
+        while (rondo_time_ms(p.loop) < due_ms)
+            cr_assert(eq(int, loop_turn(p.loop, 5 * 1000 * 1000), 0));
+        ssize_t n = recv(p.peer, got + read, 3000, 0);
+        cr_assert(n > 0 || (n < 0 && errno == EAGAIN), "%zu of %zu read, then %s", read, sizeof got,
+                  strerror(errno));
+        read += n > 0 ? (size_t)n : 0;
+        cr_assert(eq(int, loop_turn(p.loop, 0), 0));
+    }
+    cr_assert_eq(memcmp(answer, got, sizeof got), 0);
+    pair_close(&p);
+}
+
 Test(transport, abort_resets_and_drops_what_was_not_sent)
 {
     struct pair p;

@@ -57,9 +57,9 @@ void rondo_write_eof(rondo_transport *t);
 /* Send what is queued, then end the connection; connection_lost(t, 0) follows from the loop, exactly once.
  * asyncio: close; Twisted: loseConnection
  *
- * No data reaches the protocol from now on. After connection_lost the transport half-closes and for a second at
- * the most throws away what still comes in, since closing a socket with unread bytes would reset the
- * connection and destroy the tail of the answer. Idempotent. */
+ * No data reaches the protocol from now on. After connection_lost the transport half-closes and throws away what
+ * still comes in, until the peer closes, too, or for a second (longer while the peer still takes the answer), since
+ * closing a socket with unread bytes would reset the connection and destroy the tail of the answer. Idempotent. */
 void rondo_close(rondo_transport *t);
 
 /* End the connection at once: unsent bytes are dropped, the peer sees a reset (RST), connection_lost(t, 0)
