@@ -43,13 +43,19 @@ static int run(struct control *control, int signals_fd)
     return rc;
 }
 
+static const char *hint(int error)
+{
+    return error == -EMFILE || error == -ENFILE ? "raise the limit of descriptors (ulimit -n)"
+                                                : "see eventfd(2)";
+}
+
 int control_run(const struct control_config *config)
 {
     struct control control;
     sigset_t ours, before;
     int rc = control_open(&control, config);
     if (rc < 0) {
-        rondo_log(RONDO_LOG_ERROR, "can't start: %s", strerror(-rc));
+        rondo_log(RONDO_LOG_ERROR, "can't start: %s: %s", strerror(-rc), hint(rc));
         return rc;
     }
     sigemptyset(&ours);
@@ -60,7 +66,7 @@ int control_run(const struct control_config *config)
     int signals_fd = signalfd(-1, &ours, SFD_CLOEXEC | SFD_NONBLOCK);
     if (signals_fd < 0) {
         rc = -errno;
-        rondo_log(RONDO_LOG_ERROR, "signalfd: %s", strerror(-rc));
+        rondo_log(RONDO_LOG_ERROR, "can't take signals: signalfd: %s: %s", strerror(-rc), hint(rc));
     } else {
         rc = run(&control, signals_fd);
         close(signals_fd);

@@ -118,7 +118,8 @@ static inline void engine_cancel(struct engine *engine, struct op *op)
     engine->ops->cancel(engine, op);
 }
 
-/* Issue all that was asked, and wait for completions, by one system call.
+/* Give the returned buffers back to the kernel in one update, issue all that was asked, and wait for completions, by
+ * one system call.
  *
  *   timeout_ns   of the wait; 0: don't wait; ENGINE_FOREVER
  *
@@ -128,7 +129,7 @@ static inline int engine_wait(struct engine *engine, uint64_t timeout_ns)
     return engine->ops->wait(engine, timeout_ns);
 }
 
-/* Hand each completion to its op, then give the returned buffers back to the kernel in one update. */
+/* Hand each completion to its op. */
 static inline void engine_dispatch(struct engine *engine)
 {
     engine->ops->dispatch(engine);

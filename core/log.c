@@ -1,9 +1,12 @@
 #include "core/log.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define LINE_BYTES_MAX 1024
@@ -35,6 +38,20 @@ static void write_line(const char *line, size_t size)
     }
 }
 
+/* Nor may it kill us: whoever read it may have gone, and write(2) raises SIGPIPE, for this thread only. */
+static void write_line_without_sigpipe(const char *line, size_t size)
+{
+    sigset_t sigpipe, before, pending;
+    sigemptyset(&sigpipe);
+    sigaddset(&sigpipe, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &sigpipe, &before);
+    sigpending(&pending);
+    write_line(line, size);
+    if (!sigismember(&pending, SIGPIPE))
+        sigtimedwait(&sigpipe, NULL, &(struct timespec){ 0 });
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
 static void print(const char *prefix, const char *format, va_list arguments)
 {
     int saved_errno = errno;
@@ -46,7 +63,7 @@ static void print(const char *prefix, const char *format, va_list arguments)
     if (wanted > 0)
         size += (size_t)wanted < room ? (size_t)wanted : room - 1;
     line[size++] = '\n';
-    write_line(line, size);
+    write_line_without_sigpipe(line, size);
     errno = saved_errno;
 }
 

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -73,7 +74,17 @@ int shard_open(struct shard *shard, struct control *control, unsigned index, int
     shard->loop.index = index;
     shard->loop.shard = shard;
     shard->loop.wake_fd = -1;
-    return -pthread_create(&shard->thread, NULL, shard_main, shard);
+
+    /* It inherits this mask: signals are the control thread's, but for those that a fault raises in the thread itself. */
+    static const int faults[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT };
+    sigset_t blocked, before;
+    sigfillset(&blocked);
+    for (unsigned i = 0; i < sizeof faults / sizeof *faults; i++)
+        sigdelset(&blocked, faults[i]);
+    pthread_sigmask(SIG_SETMASK, &blocked, &before);
+    int error = pthread_create(&shard->thread, NULL, shard_main, shard);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return -error;
 }
 
 void shard_join(struct shard *shard)

@@ -10,9 +10,10 @@
  *   user_data   the address of the struct op; 0 for a cancellation, whose target tells the outcome
  *
  * A receive that finds no buffer free ends with -ENOBUFS. It is not told to anyone: the op waits in `starved`, and
- * is issued again when buffers were given back, one each, the longest waiting first. It can't stall: as long as
- * someone waits, no buffer is free, so some are lent, and each comes back through give_back_buffers. It can't
- * spin: nobody is issued again without a buffer for it. */
+ * is issued again when buffers were given back, one each, the longest waiting first. Both happen right before the
+ * system call, so whatever returns a buffer during a turn (a completion, a timer, a posted call) is seen before we
+ * sleep. It can't stall: we don't sleep while someone waits and a buffer is free, and if none is free, those lent come
+ * back by way of a turn. It can't spin: nobody is issued again without a buffer for it. */
 #include <errno.h>
 #include <liburing.h>
 #include <stdatomic.h>
@@ -106,35 +107,6 @@ static struct io_uring_sqe *next_sqe(struct uring *u)
     while ((sqe = io_uring_get_sqe(&u->ring)) == NULL)
         submit_early(u);
     return sqe;
-}
-
-static int uring_wait(struct engine *engine, uint64_t timeout_ns)
-{
-    struct uring *u = uring_of(engine);
-    bool sleep = timeout_ns > 0 && list_is_empty(&u->cancelled);
-    struct __kernel_timespec timeout = { .tv_sec = (int64_t)(timeout_ns / 1000000000),
-                                         .tv_nsec = (int64_t)(timeout_ns % 1000000000) };
-    struct io_uring_getevents_arg argument = {
-        .ts = timeout_ns == ENGINE_FOREVER ? 0 : (uint64_t)(uintptr_t)&timeout,
-    };
-
-    int rc = io_uring_enter2((unsigned)u->ring.enter_ring_fd, flush_submissions(u), sleep ? 1 : 0,
-                             u->enter_flags | IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG,
-                             (sigset_t *)&argument, sizeof argument);
-    sent_messages_are_submitted(u);
-    switch (rc < 0 ? -rc : 0) {
-    case 0:
-    case ETIME:
-    case EINTR:
-    case EBUSY: /* completions overflow: dispatch what there is, and come back */
-        return 0;
-    case EAGAIN:
-    case ENOMEM: /* no memory for a request: it stays in the queue, and others end meanwhile */
-        nanosleep(&(struct timespec){ .tv_nsec = 1000 * 1000 }, NULL);
-        return 0;
-    default:
-        return rc;
-    }
 }
 
 /* ---- issuing -------------------------------------------------------------------------------------------- */
@@ -260,6 +232,69 @@ static void uring_cancel(struct engine *engine, struct op *op)
     u->cancels_in_kernel++;
 }
 
+/* ---- a turn --------------------------------------------------------------------------------------------- */
+
+static void give_back_buffers(struct uring *u)
+{
+    struct buffers *buffers = &u->engine.buffers;
+    unsigned count = buffers_take_returned(buffers, u->returned);
+    if (count == 0)
+        return;
+    int mask = io_uring_buf_ring_mask(buffers->count);
+    for (unsigned i = 0; i < count; i++) {
+        io_uring_buf_ring_add(u->buffer_ring, buffers_at(buffers, u->returned[i]),
+                              (unsigned)buffers->size_bytes, u->returned[i], mask, (int)i);
+    }
+    io_uring_buf_ring_advance(u->buffer_ring, (int)count);
+    u->provided += count;
+}
+
+/* Single-shot, so that each takes one buffer only; its owner issues a multishot receive after it. */
+static void resume_starved(struct uring *u)
+{
+    for (unsigned free = u->provided; free > 0; free--) {
+        struct rondo_link *link = list_pop(&u->starved);
+        if (link == NULL)
+            return;
+        struct op *op = rondo_container_of(link, struct op, waiting);
+        io_uring_sqe_set_data(prepare_receive(u, op->fd, false, false), op);
+    }
+}
+
+static int uring_wait(struct engine *engine, uint64_t timeout_ns)
+{
+    struct uring *u = uring_of(engine);
+    give_back_buffers(u);
+    resume_starved(u);
+    /* One that was resumed may find nothing to receive and leave its buffer: another turn passes it on to the next in
+     * line. Each turn makes the line shorter, so that ends. */
+    bool passes_on = u->provided > 0 && !list_is_empty(&u->starved);
+    bool sleep = timeout_ns > 0 && list_is_empty(&u->cancelled) && !passes_on;
+    struct __kernel_timespec timeout = { .tv_sec = (int64_t)(timeout_ns / 1000000000),
+                                         .tv_nsec = (int64_t)(timeout_ns % 1000000000) };
+    struct io_uring_getevents_arg argument = {
+        .ts = timeout_ns == ENGINE_FOREVER ? 0 : (uint64_t)(uintptr_t)&timeout,
+    };
+
+    int rc = io_uring_enter2((unsigned)u->ring.enter_ring_fd, flush_submissions(u), sleep ? 1 : 0,
+                             u->enter_flags | IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG,
+                             (sigset_t *)&argument, sizeof argument);
+    sent_messages_are_submitted(u);
+    switch (rc < 0 ? -rc : 0) {
+    case 0:
+    case ETIME:
+    case EINTR:
+    case EBUSY: /* completions overflow: dispatch what there is, and come back */
+        return 0;
+    case EAGAIN:
+    case ENOMEM: /* no memory for a request: it stays in the queue, and others end meanwhile */
+        nanosleep(&(struct timespec){ .tv_nsec = 1000 * 1000 }, NULL);
+        return 0;
+    default:
+        return rc;
+    }
+}
+
 /* ---- completions ---------------------------------------------------------------------------------------- */
 
 static void finish(struct uring *u, struct op *op, const struct completion *completion)
@@ -326,33 +361,6 @@ static void complete_cancelled(struct uring *u)
         finish(u, rondo_container_of(link, struct op, waiting), &(struct completion){ .result = -ECANCELED });
 }
 
-static void give_back_buffers(struct uring *u)
-{
-    struct buffers *buffers = &u->engine.buffers;
-    unsigned count = buffers_take_returned(buffers, u->returned);
-    if (count == 0)
-        return;
-    int mask = io_uring_buf_ring_mask(buffers->count);
-    for (unsigned i = 0; i < count; i++) {
-        io_uring_buf_ring_add(u->buffer_ring, buffers_at(buffers, u->returned[i]),
-                              (unsigned)buffers->size_bytes, u->returned[i], mask, (int)i);
-    }
-    io_uring_buf_ring_advance(u->buffer_ring, (int)count);
-    u->provided += count;
-}
-
-/* Single-shot, so that each takes one buffer only; its owner issues a multishot receive after it. */
-static void resume_starved(struct uring *u)
-{
-    for (unsigned free = u->provided; free > 0; free--) {
-        struct rondo_link *link = list_pop(&u->starved);
-        if (link == NULL)
-            return;
-        struct op *op = rondo_container_of(link, struct op, waiting);
-        io_uring_sqe_set_data(prepare_receive(u, op->fd, false, false), op);
-    }
-}
-
 static void uring_dispatch(struct engine *engine)
 {
     struct uring *u = uring_of(engine);
@@ -371,8 +379,6 @@ static void uring_dispatch(struct engine *engine)
         dispatch_one(u, user_data, result, flags);
     }
     complete_cancelled(u);
-    give_back_buffers(u);
-    resume_starved(u);
 }
 
 /* ---- waking --------------------------------------------------------------------------------------------- */

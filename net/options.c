@@ -208,10 +208,12 @@ static void take(struct parse *parse, int option, const char *value)
 /* What getopt_long refused: an option that doesn't exist, or one without its value. */
 static void refuse(struct parse *parse, char **argv, bool value_is_missing)
 {
+    /* Of an unknown letter, optopt is the letter; of an unknown word, 0; of a value that is missing, the option's code,
+     * and then the option was the last word. Inside a cluster of letters optind still points at the cluster. */
     const char *given = argv[optind - 1];
     char letter[3] = { '-', (char)optopt, '\0' };
-    bool is_short = strncmp(given, "--", 2) != 0 && optopt > 0 && optopt < 256;
-    usage(parse, is_short ? letter : given, NULL,
+    bool is_letter = optopt > 0 && optopt < 256 && !(value_is_missing && strncmp(given, "--", 2) == 0);
+    usage(parse, is_letter ? letter : given, NULL,
           value_is_missing ? "a value is missing behind it" : "there is no such option");
 }
 

@@ -185,6 +185,32 @@ Test(transport, what_was_taken_before_a_pause_took_effect_waits_in_order)
     free(sent);
 }
 
+Test(transport, what_comes_between_a_resume_and_the_delivery_waits_behind_what_was_held)
+{
+    struct pair p;
+    size_t size = 40000;
+    char *sent = malloc(size);
+    fill_pattern(sent, size, 6);
+    pair_is_given(&p, &recording);
+    p.on_data = pauses_at_once;
+    cr_assert_eq(send(p.peer, sent, size, MSG_NOSIGNAL), (ssize_t)size);
+    pair_turn(&p);
+    cr_assert(not(byte_queue_is_empty(&p.t->inbox)));
+
+    /* In one turn: another connection's callback resumes this one, then a completion of this one is dispatched. */
+    p.on_data = NULL;
+    rondo_resume_reading(p.t);
+    struct completion completion = { .result = 3, .more = true, .data = RONDO_BYTES("new") };
+    size_t held = p.received_size + p.t->inbox.size;
+    p.t->receive.done(&p.t->receive, &completion);
+    pair_run_until_received(&p, size + 3);
+
+    cr_assert_eq(memcmp(p.received, sent, held), 0);
+    cr_assert_eq(memcmp(p.received + held, "new", 3), 0);
+    pair_close(&p);
+    free(sent);
+}
+
 Test(transport, pause_and_resume_are_idempotent_and_do_nothing_once_closing)
 {
     struct pair p;
