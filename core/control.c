@@ -1,6 +1,7 @@
 #include "core/control.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -221,8 +222,24 @@ static int open_all(struct control *control)
     return rc;
 }
 
+/* A server that starts with its last descriptor could never accept anybody. */
+static int check_descriptor_is_left(const struct control *control)
+{
+    int spare = fcntl(control->events_fd, F_DUPFD_CLOEXEC, 0);
+    if (spare >= 0) {
+        close(spare);
+        return 0;
+    }
+    int rc = -errno;
+    rondo_log(RONDO_LOG_ERROR, "no descriptor is left for connections: %s: %s", strerror(-rc), hint(rc));
+    return rc;
+}
+
 static int start_all(struct control *control)
 {
+    int rc = check_descriptor_is_left(control);
+    if (rc < 0)
+        return rc;
     for_each_shard(control, shard_serve);
     while (count_in_state(control, SHARD_OPEN) > 0)
         wait_for_event(control, -1, FOREVER_MS);

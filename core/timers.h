@@ -34,8 +34,9 @@ bool timers_are_empty(const struct timers *timers);
 /* When timers_expire is next worth calling: never later than the first timer is due; UINT64_MAX without any. */
 uint64_t timers_next_ms(const struct timers *timers);
 
-/* Run all that is due at now_ms, in the order of their times. What they start for now runs with the next call, so
- * a timer that restarts itself with a delay of 0 doesn't starve the loop. */
+/* Run all that is due at now_ms, in the order of their times. What they start for now_ms
+ * while those of now_ms run waits for the next call, so a timer that restarts itself with a delay of 0 doesn't
+ * starve the loop. */
 void timers_expire(struct timers *timers, uint64_t now_ms);
 
 #endif

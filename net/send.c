@@ -1,8 +1,8 @@
 /* The way out: rondo_write queues; send_settle, once a turn, sends all that is queued: send_arm … send_done.
  *
  * A send first takes what fits at once and never waits, so lent buffers are held no longer than the turn. Only when
- * the peer turns out to be slow does the next send wait for room; before that, lent buffers beyond the quota are copied
- * out and go back to the shard. So peers that don't read cost memory of their own, bounded by the high-water mark, and
+ * the peer turns out to be slow does the next send wait for room; before that, what is lent is copied out, and its
+ * buffers go back to the shard. So peers that don't read cost memory of their own, bounded by the high-water mark, and
  * never the buffers that others receive into. */
 #include <errno.h>
 #include <string.h>
@@ -67,7 +67,7 @@ size_t rondo_get_write_buffer_size(const rondo_transport *t)
 static bool put(rondo_transport *t, rondo_bytes data)
 {
     struct buffers *buffers = buffers_of(t);
-    if (buffers_own(buffers, data.data) &&
+    if (!t->send_waits && buffers_own(buffers, data.data) &&
         (byte_queue_continues(&t->output, buffers, data) || transport_may_keep(t, &t->output)))
         return byte_queue_put_lent(&t->output, buffers, data);
     return byte_queue_put_copy(&t->output, data);
@@ -151,7 +151,7 @@ void send_settle(rondo_transport *t)
 
 static void let_go_of_lent(rondo_transport *t)
 {
-    if (transport_may_keep(t, &t->output) || byte_queue_copy_lent(&t->output, buffers_of(t)))
+    if (byte_queue_copy_lent(&t->output, buffers_of(t)))
         return;
     rondo_log(RONDO_LOG_ERROR, "%s: no memory for bytes its peer doesn't read: connection ended",
               transport_name(t));

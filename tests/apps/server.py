@@ -72,6 +72,15 @@ def until(condition, what, seconds=PATIENCE):
         os.sched_yield()
 
 
+class Refused(AssertionError):
+    """The program ended before it served."""
+
+    def __init__(self, status, stderr):
+        super().__init__(f"exit status {status} instead of serving; stderr:\n{stderr}")
+        self.status = status
+        self.stderr = stderr
+
+
 class Server:
     def __init__(self, program, *options, listen=(V4, V6), path=None, status=0, **popen):
         self.status = status  # with which it shall end
@@ -90,8 +99,15 @@ class Server:
         try:
             self.wait_for(LISTENING, max(len(listen), 1))
         except BaseException:
-            self.process.kill()
-            self.process.wait()
+            if not self.ended:
+                self.process.kill()
+            status = self.process.wait()
+            self.reader.join()
+            self.process.stderr.close()
+            if report_of_sanitizer(self.stderr):
+                raise AssertionError("the server's sanitizer reported a fault, see stderr") from None
+            if status >= 0:
+                raise Refused(status, self.stderr) from None
             raise
         found = [match for match in map(LISTENING.match, self.lines) if match]
         self.addresses = [(match[1] or match[2], int(match[3])) for match in found]

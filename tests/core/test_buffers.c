@@ -2,6 +2,7 @@
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/buffers.h"
@@ -78,6 +79,9 @@ Test(buffers, a_buffer_is_found_by_any_address_in_it, .init = open_buffers, .fin
         cr_assert(eq(uint, buffers_index(&buffers, buffers_at(&buffers, i)), i));
         cr_assert(eq(uint, buffers_index(&buffers, buffers_at(&buffers, i) + SIZE - 1), i));
     }
+    const char *last = buffers.memory + buffers.mapped_bytes - 1;
+    cr_assert(buffers_own(&buffers, last));
+    cr_assert(eq(uint, buffers_index(&buffers, last), COUNT - 1), "also in the gap behind it");
     cr_assert(not(buffers_own(&buffers, &elsewhere)));
     cr_assert(not(buffers_own(&buffers, NULL)));
     cr_assert(not(buffers_own(&buffers, buffers.memory - 1)));
@@ -94,6 +98,12 @@ Test(buffers, buffers_do_not_overlap_and_begin_in_different_cache_sets, .init = 
     }
 }
 
+#if defined(__has_feature) /* clang's way to say it */
+#if __has_feature(address_sanitizer)
+#define __SANITIZE_ADDRESS__ 1
+#endif
+#endif
+
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
 
@@ -108,9 +118,63 @@ Test(buffers, only_lent_bytes_may_be_read, .init = open_buffers, .fini = close_b
     buffers_unref(&buffers, data);
     cr_assert(__asan_address_is_poisoned(data), "returned");
 }
+
+Test(buffers, kept_bytes_may_be_read_until_the_last_reference_goes, .init = open_buffers,
+     .fini = close_buffers)
+{
+    const char *data = buffers_lend(&buffers, 1, SIZE).data;
+    buffers_ref(&buffers, data + SIZE - 1);
+    buffers_unref(&buffers, data);
+    cr_assert(not(__asan_address_is_poisoned(data)));
+    cr_assert(not(__asan_address_is_poisoned(data + SIZE - 1)));
+    buffers_unref(&buffers, data);
+    for (unsigned i = 0; i < SIZE; i++)
+        cr_assert(__asan_address_is_poisoned(data + i));
+    buffers_lend(&buffers, 1, 10);
+    cr_assert(__asan_address_is_poisoned(data + 10), "also what it held before");
+    buffers_unref(&buffers, data);
+}
 #endif
 
+/* Against the plain way: a number for each. */
+Test(buffers, random_keeps_agree_with_plain_counts, .init = open_buffers, .fini = close_buffers)
+{
+    unsigned seed = 1, plain[COUNT] = { 0 }, lent = 0;
+    bool is_returned[COUNT] = { false };
+    for (unsigned step = 0; step < 20000; step++) {
+        unsigned i = (unsigned)rand_r(&seed) % COUNT;
+        const char *data = buffers_at(&buffers, i) + (unsigned)rand_r(&seed) % SIZE;
+        if (plain[i] == 0 && !is_returned[i]) {
+            buffers_lend(&buffers, i, SIZE);
+            plain[i]++;
+            lent++;
+        } else if (plain[i] > 0 && rand_r(&seed) % 2 == 0) {
+            buffers_ref(&buffers, data);
+            plain[i]++;
+        } else if (plain[i] > 0) {
+            buffers_unref(&buffers, data);
+            is_returned[i] = --plain[i] == 0;
+            lent -= is_returned[i];
+        } else {
+            uint16_t returned[COUNT];
+            for (unsigned count = buffers_take_returned(&buffers, returned); count > 0; count--) {
+                cr_assert(is_returned[returned[count - 1]]);
+                is_returned[returned[count - 1]] = false;
+            }
+            for (unsigned other = 0; other < COUNT; other++)
+                cr_assert(not(is_returned[other]), "all that were returned are taken");
+        }
+        cr_assert(eq(uint, buffers.lent, lent));
+    }
+    for (unsigned i = 0; i < COUNT; i++) {
+        for (; plain[i] > 0; plain[i]--)
+            buffers_unref(&buffers, buffers_at(&buffers, i));
+    }
+}
+
 /* These are mistakes of the floors above, which debug builds catch. */
+#ifndef NDEBUG
+
 Test(buffers, one_unref_too_many_is_caught, .init = open_buffers, .signal = SIGABRT)
 {
     const char *data = buffers_lend(&buffers, 0, 1).data;
@@ -134,3 +198,5 @@ Test(buffers, closing_with_a_lent_buffer_is_caught, .init = open_buffers, .signa
     buffers_lend(&buffers, 0, 1);
     buffers_close(&buffers);
 }
+
+#endif

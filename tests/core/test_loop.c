@@ -160,23 +160,21 @@ Test(loop, calls_run_on_the_next_turn_once_and_in_their_order, ON_A_LOOP)
     assert_ran("bac");
 }
 
-static void call_a_and_b(struct note *note)
+static void call_it_and_b(struct note *note)
 {
-    (void)note;
-    soon(&a);
+    soon(note);
     soon(&b);
 }
 
 Test(loop, what_a_call_adds_runs_a_turn_later, ON_A_LOOP)
 {
-    a.then = call_a_and_b;
     soon(&a);
+    a.then = call_it_and_b;
     turn();
     assert_ran("a");
+    a.then = NULL;
     turn();
     assert_ran("aab");
-    rondo_call_cancel(&a.call);
-    rondo_call_cancel(&b.call);
 }
 
 Test(loop, a_cancelled_call_does_not_run_and_can_be_made_again, ON_A_LOOP)
@@ -309,16 +307,18 @@ static void start_again(struct note *note)
     later(note, 0);
 }
 
-Test(loop, a_timer_that_starts_itself_again_at_once_runs_each_turn_and_starves_nobody, ON_A_LOOP)
+Test(loop, a_timer_that_starts_itself_again_at_once_starves_nobody, ON_A_LOOP)
 {
     a.then = start_again;
     later(&a, 0);
-    for (unsigned i = 1; i <= 5; i++) {
+    for (unsigned i = 1; i <= 20; i++) {
+        size_t ran_before = ran_size;
         soon(&b);
         cr_assert_eq(loop_turn(&loop, ENGINE_FOREVER), 0);
-        cr_assert(eq(sz, ran_size, 2 * i));
+        cr_assert(eq(chr, ran[ran_size - 1], 'b'), "the calls get their turn");
+        cr_assert(eq(chr, ran[ran_size - 2], 'a'), "and the timer its own");
+        cr_assert_leq(ran_size - ran_before, 3, "a second time at most, if the turn came late");
     }
-    assert_ran("ababababab");
     rondo_timer_cancel(&a.timer);
 }
 

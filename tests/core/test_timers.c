@@ -14,11 +14,12 @@ struct shot {
     rondo_timer timer;
     uint64_t due_ms;
     unsigned id, runs;
+    unsigned started; /* how many starts came before */
 };
 
 static struct timers timers;
 static struct shot shots[MANY];
-static unsigned order[10 * MANY], order_size;
+static unsigned order[10 * MANY], order_size, starts;
 static void (*and_then)(struct shot *shot);
 
 static void expired(rondo_timer *timer)
@@ -35,6 +36,7 @@ static void start(unsigned id, uint64_t when_ms)
 {
     shots[id].id = id;
     shots[id].due_ms = when_ms;
+    shots[id].started = starts++;
     timers_start(&timers, &shots[id].timer, when_ms, expired);
     cr_assert(rondo_timer_is_running(&shots[id].timer));
 }
@@ -177,6 +179,39 @@ Test(timers, a_timer_that_restarts_itself_for_now_waits_for_the_next_call)
     }
 }
 
+static void move_others(struct shot *shot)
+{
+    if (shot->id == 1) {
+        start(2, 100);  /* was next, is last */
+        start(3, 5000); /* was due */
+        start(4, 100);  /* was far away */
+    }
+}
+
+Test(timers, a_timer_may_move_others)
+{
+    timers_init(&timers, 0);
+    start(1, 99);
+    start(2, 99);
+    start(3, 99);
+    start(5, 100);
+    start(4, 5000);
+    and_then = move_others;
+    timers_expire(&timers, 100);
+    RAN(1, 5, 2, 4);
+    timers_expire(&timers, 5000);
+    RAN(1, 5, 2, 4, 3);
+}
+
+Test(timers, a_time_that_has_passed_is_now)
+{
+    timers_init(&timers, 1000);
+    start(0, 10);
+    cr_assert_leq(timers_next_ms(&timers), 1000);
+    timers_expire(&timers, 1000);
+    RAN(0);
+}
+
 Test(timers, starting_a_running_timer_moves_it)
 {
     timers_init(&timers, 0);
@@ -195,6 +230,8 @@ Test(timers, for_ever_is_very_long)
 {
     timers_init(&timers, 1000);
     start(0, UINT64_MAX);
+    start(1, UINT64_MAX - 1);
+    rondo_timer_cancel(&shots[1].timer);
     timers_expire(&timers, 1000ull * 60 * 60 * 24 * 365 * 100);
     cr_assert(eq(uint, order_size, 0));
     rondo_timer_cancel(&shots[0].timer);
@@ -208,6 +245,13 @@ static uint64_t random_delay_ms(void)
     return (uint64_t)rand_r(&seed) >> (rand_r(&seed) % 31);
 }
 
+/* One that several timers share. */
+static uint64_t random_round_time_ms(uint64_t now_ms)
+{
+    uint64_t round_ms = UINT64_C(1) << (rand_r(&seed) % 20);
+    return (now_ms / round_ms + 1 + (unsigned)rand_r(&seed) % 3) * round_ms;
+}
+
 /* Against the plain way: look at all of them. */
 Test(timers, random_starts_and_cancels_agree_with_a_plain_list)
 {
@@ -218,7 +262,7 @@ Test(timers, random_starts_and_cancels_agree_with_a_plain_list)
         switch (rand_r(&seed) % 4) {
         case 0:
         case 1:
-            start(id, now_ms + random_delay_ms());
+            start(id, rand_r(&seed) % 2 == 0 ? now_ms + random_delay_ms() : random_round_time_ms(now_ms));
             break;
         case 2:
             rondo_timer_cancel(&shots[id].timer);
@@ -230,10 +274,11 @@ Test(timers, random_starts_and_cancels_agree_with_a_plain_list)
             for (unsigned i = 0; i < MANY; i++)
                 shots[i].runs = 0;
             timers_expire(&timers, now_ms);
-            uint64_t last_ms = 0;
-            for (unsigned i = 0; i < order_size; i++) {
-                cr_assert_geq(shots[order[i]].due_ms, last_ms, "in order");
-                last_ms = shots[order[i]].due_ms;
+            for (unsigned i = 1; i < order_size; i++) {
+                const struct shot *one = &shots[order[i - 1]], *next = &shots[order[i]];
+                cr_assert(one->due_ms < next->due_ms ||
+                              (one->due_ms == next->due_ms && one->started < next->started),
+                          "in the order of their times, then of their starts");
             }
             for (unsigned i = 0; i < MANY; i++) {
                 bool due = shots[i].due_ms != 0 && shots[i].due_ms <= now_ms;

@@ -139,6 +139,8 @@ Test(transport, paused_reading_delivers_nothing_and_resumed_reading_everything)
 
     rondo_pause_reading(p.t);
     cr_assert(not(rondo_is_reading(p.t)));
+    pair_turn(&p);
+    cr_assert(not(p.t->receive.in_kernel), "so the peer is held back by TCP");
     peer_send(&p, "held");
     peer_shutdown(&p);
     pair_turn(&p);
@@ -244,6 +246,7 @@ Test(transport, bytes_of_the_protocol_are_copied_at_once)
     rondo_close(p.t);
 
     cr_assert(eq(str, (char *)peer_receive_text(&p), "before"));
+    cr_assert(eq(uint, p.loop->users, 1), "the end is heard at once, while the transport lingers");
     pair_close(&p);
 }
 
@@ -564,7 +567,8 @@ Test(transport, a_peer_that_does_not_read_is_not_read_from)
     size_t sent = send_until_held_back(&p);
 
     cr_assert_lt(rondo_get_write_buffer_size(p.t), 65536 + 16 * 4096, "the mark, and one burst of buffers");
-    cr_assert_leq(p.loop->engine->buffers.lent, 8, "at most half of the buffers");
+    cr_assert(eq(uint, p.t->output.lent, 0), "who waits for a slow peer holds no receive buffer");
+    cr_assert_leq(p.loop->engine->buffers.lent, 8, "and what waits for delivery at most half of them");
     cr_assert(eq(str, p.calls, "CM DR"));
     char *back = malloc(sent);
     cr_assert(eq(int, (int)peer_receive(&p, back, sent), (int)sent), "and when it reads, all comes");
@@ -699,6 +703,22 @@ Test(transport, an_idle_connection_ends_in_order)
     cr_assert(eq(str, (char *)peer_receive_text(&p), ""), "the peer sees an orderly end");
     cr_assert(eq(str, p.calls, "CM CL"));
     cr_assert(eq(int, p.lost_error, -ETIMEDOUT));
+    pair_close(&p);
+}
+
+Test(transport, bytes_in_either_direction_keep_a_connection_from_being_idle)
+{
+    struct pair p;
+    pair_is_given(&p, &recording);
+    p.t->active_ms = 0;
+    peer_send(&p, "in");
+    pair_turn(&p);
+    cr_assert_gt(p.t->active_ms, 0);
+
+    p.t->active_ms = 0;
+    write_text(&p, "out");
+    pair_turn(&p);
+    cr_assert_gt(p.t->active_ms, 0);
     pair_close(&p);
 }
 
