@@ -47,11 +47,12 @@ static void check_low_water(rondo_transport *t)
 void rondo_set_write_buffer_limits(rondo_transport *t, size_t high_bytes, size_t low_bytes)
 {
     assert(loop_is_here(t->loop));
-    const size_t default_high_bytes = 64 * 1024, default_low_bytes = 16 * 1024;
-    t->high_water_bytes = high_bytes == 0 ? default_high_bytes : high_bytes;
-    t->low_water_bytes = high_bytes == 0          ? default_low_bytes
-                         : low_bytes < high_bytes ? low_bytes
-                                                  : high_bytes;
+    if (high_bytes == 0) {
+        high_bytes = HIGH_WATER_BYTES;
+        low_bytes = LOW_WATER_BYTES;
+    }
+    t->high_water_bytes = high_bytes;
+    t->low_water_bytes = low_bytes < high_bytes ? low_bytes : high_bytes;
     transport_mark(t); /* resume_writing comes from the loop */
     if (!transport_is_ending(t))
         check_high_water(t);

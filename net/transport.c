@@ -41,10 +41,8 @@
 
 #include "core/memory.h"
 
-#define HIGH_WATER_BYTES (64 * 1024) /* asyncio's defaults */
-#define LOW_WATER_BYTES  (16 * 1024)
-#define LINGER_MS        1000
-#define NEWCOMER_MS      250
+#define LINGER_MS   1000
+#define NEWCOMER_MS 250
 
 static void settle(rondo_call *call);
 static void join(rondo_transport *t);

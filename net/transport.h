@@ -12,6 +12,9 @@
 #include "net/byte_queue.h"
 #include "net/service.h"
 
+#define HIGH_WATER_BYTES (64 * 1024) /* asyncio's defaults */
+#define LOW_WATER_BYTES  (16 * 1024)
+
 enum transport_state { OPEN, HALF_CLOSED, FLUSHING, JOINING, LINGERING, CLOSING };
 
 struct rondo_transport {

@@ -87,6 +87,13 @@ class Installed(unittest.TestCase):
         self.assertNotIn("librondo.so", run("readelf", "-d", program))
         self.echoes(program)
 
+    def test_pkg_config_names_what_the_shared_library_needs_for_the_static_one(self):
+        needed = run("readelf", "-d", str(self.libdir / "librondo.so"))
+        static, shared = self.pkg_config("--static", "--libs"), self.pkg_config("--libs")
+        for library in ("uring", "jemalloc"):
+            self.assertEqual(f"-l{library}" in static, f"[lib{library}.so" in needed)
+            self.assertNotIn(f"-l{library}", shared)
+
     def test_cmake_package(self):
         (self.folder / "CMakeLists.txt").write_text(PROJECT)
         build = str(self.folder / "build")

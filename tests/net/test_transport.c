@@ -760,6 +760,17 @@ static void aborts_from_its_timer(rondo_timer *timer)
     rondo_abort(rondo_transport_of(rondo_container_of(timer, struct with_timer, timer)));
 }
 
+Test(transport, the_state_of_its_shard_is_at_hand)
+{
+    struct pair p;
+    int state;
+    pair_is_given(&p, &recording);
+    p.world->service.shard_state = &state;
+    cr_assert_eq(rondo_shard(p.t), &state);
+    cr_assert_eq(rondo_shard_of(rondo_get_loop(p.t)), &state);
+    pair_close(&p);
+}
+
 Test(transport, a_timer_in_the_state_finds_its_transport)
 {
     static const rondo_protocol timed = { .size = sizeof(struct with_timer),
