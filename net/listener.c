@@ -2,7 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/filter.h>
+#include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -31,8 +31,28 @@ void listener_open(struct listener *listener, struct service *service, const str
     accept_arm(listener);
 }
 
+/* Closing a listening socket resets the connections in its queue, and between the last accept and the close one more
+ * may get there. So first it is made deaf: a packet that has passed a router, or comes from any usual host, has fewer
+ * hops left than 255, and a listener that wants as many drops its SYN. The client tries again, elsewhere or in vain.
+ * Handshakes under way go on (the kernel looks at their packets before it asks the listener), and their connections
+ * inherit the option, which is taken off again when they are accepted. (A socket filter would do the same, but in
+ * containers without capabilities the kernel may refuse it.) */
+enum { ANY_HOPS = 0, ONLY_NEIGHBOURS = 255 };
+
+static void set_hops_wanted(int fd, int hops)
+{
+    int family = AF_INET;
+    getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &(socklen_t){ sizeof family });
+    int rc = family == AF_INET6 ? setsockopt(fd, IPPROTO_IPV6, IPV6_MINHOPCOUNT, &hops, sizeof hops)
+                                : setsockopt(fd, IPPROTO_IP, IP_MINTTL, &hops, sizeof hops);
+    if (rc < 0)
+        rondo_log(RONDO_LOG_DEBUG, "descriptor %d: minimum of hops %d: %s", fd, hops, strerror(errno));
+}
+
 static void accepted(struct listener *listener, int fd)
 {
+    if (listener->state == LISTENER_DRAINING)
+        set_hops_wanted(fd, ANY_HOPS);
     if (!listener->service->aborting && service_admit(listener->service))
         transport_open(listener->service, fd, listener->address->protocol);
     else
@@ -120,22 +140,6 @@ static void accept_done(struct op *op, const struct completion *completion)
 
 /* ---- the end -------------------------------------------------------------------------------------------- */
 
-/* Closing a listening socket resets the connections in its queue, and between the last accept and the close one more
- * may get there. So first its socket is made deaf: it drops new SYNs, whose senders try again, elsewhere or in
- * vain, and lets through the rest of handshakes under way. The filter sees the TCP header; byte 13 holds the flags. */
-static void refuse_new_handshakes(const struct listener *listener)
-{
-    enum { SYN = 0x02, ACK = 0x10 };
-    struct sock_filter code[] = {
-        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 13),         BPF_STMT(BPF_ALU | BPF_AND | BPF_K, SYN | ACK),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYN, 0, 1), BPF_STMT(BPF_RET | BPF_K, 0),
-        BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
-    };
-    struct sock_fprog program = { .len = sizeof code / sizeof *code, .filter = code };
-    if (setsockopt(listener->fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) < 0)
-        rondo_log(RONDO_LOG_DEBUG, "%s: SO_ATTACH_FILTER: %s", listener->address->url, strerror(errno));
-}
-
 static void listener_close(struct listener *listener)
 {
     listener->state = LISTENER_CLOSED;
@@ -149,7 +153,7 @@ void listener_drain(struct listener *listener)
     enum listener_state before = listener->state;
     listener->state = LISTENER_DRAINING;
     rondo_timer_cancel(&listener->timer);
-    refuse_new_handshakes(listener);
+    set_hops_wanted(listener->fd, ONLY_NEIGHBOURS);
     if (before == LISTENER_ACCEPTING)
         engine_cancel(listener->service->loop->engine, &listener->accept); /* accept_done drains the queue */
     else

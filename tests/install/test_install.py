@@ -31,7 +31,9 @@ target_link_libraries(echo_static PRIVATE rondo::static)
 
 
 def run(*command, **options):
-    return subprocess.run(command, check=True, capture_output=True, text=True, **options).stdout
+    result = subprocess.run(command, capture_output=True, text=True, **options)
+    assert result.returncode == 0, f"{' '.join(command)}: {result.stdout}{result.stderr}"
+    return result.stdout
 
 
 class Installed(unittest.TestCase):
@@ -97,7 +99,7 @@ class Installed(unittest.TestCase):
     def test_cmake_package(self):
         (self.folder / "CMakeLists.txt").write_text(PROJECT)
         build = str(self.folder / "build")
-        run("cmake", "-S", str(self.folder), "-B", build, f"-DCMAKE_PREFIX_PATH={self.prefix}",
+        run("cmake", "-G", "Ninja", "-S", str(self.folder), "-B", build, f"-DCMAKE_PREFIX_PATH={self.prefix}",
             f"-DCMAKE_C_COMPILER={CC}", "-DCMAKE_C_FLAGS=" + " ".join(FLAGS))
         run("cmake", "--build", build)
         self.echoes(build + "/echo_shared")
