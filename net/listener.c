@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -160,22 +161,27 @@ void listener_drain(struct listener *listener)
         drain_queue(listener);
 }
 
+/* Asked first, since accept takes a descriptor before it looks: it may say EMFILE when nobody waits. */
+static bool somebody_is_queued(const struct listener *listener)
+{
+    struct pollfd queue = { .fd = listener->fd, .events = POLLIN };
+    return poll(&queue, 1, 0) > 0;
+}
+
 static void drain_queue(struct listener *listener)
 {
     fcntl(listener->fd, F_SETFL, fcntl(listener->fd, F_GETFL) | O_NONBLOCK);
-    for (;;) {
+    while (somebody_is_queued(listener)) {
         int fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC);
         int error = fd < 0 ? -errno : 0;
         if (fd >= 0) {
             accepted(listener, fd);
-        } else if (error == -EAGAIN) {
-            listener_close(listener);
-            return;
         } else if (!is_passing(error)) {
             back_off(listener, error); /* descriptors come back as connections end */
             return;
         }
     }
+    listener_close(listener);
 }
 
 void listener_abort(struct listener *listener)

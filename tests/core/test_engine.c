@@ -288,6 +288,13 @@ Test(engine, without_work_a_wait_lasts_to_its_timeout, ON_TINY)
     assert_asleep();
 }
 
+Test(engine, a_wait_of_more_than_a_second_lasts_as_long, ON_TINY)
+{
+    uint64_t begin_ns = clock_ns();
+    turn(1010 * NS_PER_MS);
+    cr_assert_geq(clock_ns() - begin_ns, 1010 * NS_PER_MS);
+}
+
 Test(engine, writing_to_the_wake_descriptor_ends_a_wait_each_time, ON_TINY)
 {
     for (unsigned i = 0; i < 5; i++) {
