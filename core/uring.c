@@ -491,11 +491,11 @@ static int open_buffers(struct uring *u, const struct engine_size *size)
 
 static struct io_uring_cqe *wait_for_one(struct uring *u)
 {
-    unsigned registered = u->enter_flags & IORING_ENTER_REGISTERED_RING;
-    int rc = io_uring_enter2((unsigned)u->ring.enter_ring_fd, flush_submissions(u), 1,
-                             registered | IORING_ENTER_GETEVENTS, NULL, 0);
-    struct io_uring_cqe *cqe = NULL;
-    return rc >= 0 && io_uring_peek_cqe(&u->ring, &cqe) == 0 ? cqe : NULL;
+    unsigned flags = (u->enter_flags & IORING_ENTER_REGISTERED_RING) | IORING_ENTER_GETEVENTS;
+    struct io_uring_cqe *cqe;
+    while (io_uring_peek_cqe(&u->ring, &cqe) < 0)
+        io_uring_enter2((unsigned)u->ring.enter_ring_fd, flush_submissions(u), 1, flags, NULL, 0);
+    return cqe;
 }
 
 /* There is no feature bit for it: try it on a byte. */
@@ -503,21 +503,19 @@ static void probe_multishot_limit(struct uring *u)
 {
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
-        return;
-    struct io_uring_sqe *sqe = next_sqe(u);
-    io_uring_prep_recv_multishot(sqe, ends[0], NULL, 0, 0);
-    uring_limit_multishot(sqe, 1);
-    sqe->flags |= IOSQE_BUFFER_SELECT;
-    sqe->buf_group = BUFFER_GROUP;
-    struct io_uring_cqe *cqe = send(ends[1], "?", 1, MSG_NOSIGNAL) == 1 ? wait_for_one(u) : NULL;
-    if (cqe != NULL) {
-        if (cqe->res == 1 && !(cqe->flags & IORING_CQE_F_MORE))
-            u->multishot_bytes = MULTISHOT_BUFFERS * (unsigned)u->engine.buffers.size_bytes;
+        return; /* no descriptors; what comes next will say so */
+    if (send(ends[1], "?", 1, MSG_NOSIGNAL) == 1) {
+        u->multishot_bytes = 1;
+        io_uring_sqe_set_data(prepare_receive(u, ends[0], true, false), NULL);
+        struct io_uring_cqe *cqe = wait_for_one(u);
+        bool is_limited = cqe->res == 1 && !(cqe->flags & IORING_CQE_F_MORE);
+        u->multishot_bytes = is_limited ? MULTISHOT_BUFFERS * (unsigned)u->engine.buffers.size_bytes : 0;
+        if (cqe->flags & IORING_CQE_F_MORE)
+            u->cancels_in_kernel++; /* it goes on until the socket's end: one completion for nobody more */
         if (cqe->flags & IORING_CQE_F_BUFFER) {
-            buffers_unref(&u->engine.buffers,
-                          buffers_lend(&u->engine.buffers, cqe->flags >> IORING_CQE_BUFFER_SHIFT, 1).data);
+            unsigned index = cqe->flags >> IORING_CQE_BUFFER_SHIFT;
+            buffers_unref(&u->engine.buffers, buffers_lend(&u->engine.buffers, index, 1).data);
             u->provided--;
-            give_back_buffers(u);
         }
         io_uring_cqe_seen(&u->ring, cqe);
     }

@@ -122,7 +122,7 @@ static void *is_here(void *result)
     return NULL;
 }
 
-Test(loop, a_loop_is_here_on_its_own_thread_only, .fini = close_loop)
+Test(loop, a_loop_is_here_on_its_own_thread_only_and_until_it_is_closed)
 {
     pthread_t thread;
     bool there = true;
@@ -132,6 +132,8 @@ Test(loop, a_loop_is_here_on_its_own_thread_only, .fini = close_loop)
     pthread_create(&thread, NULL, is_here, &there);
     pthread_join(thread, NULL);
     cr_assert(not(there));
+    close_loop();
+    cr_assert(not(loop_is_here(&loop)));
 }
 
 Test(loop, a_loop_that_nothing_uses_ends_at_once, ON_A_LOOP)
@@ -272,7 +274,7 @@ Test(loop, a_timer_is_never_early, ON_A_LOOP)
     for (uint64_t delay_ms = 0; delay_ms < 8; delay_ms++) {
         for (unsigned i = 0; i < 8; i++) {
             turn(); /* at any part of a millisecond */
-            uint64_t started_ms = rondo_time_ms(&loop), started_ns = loop.now_ns;
+            uint64_t started_ms = rondo_time_ms(&loop), started_ns = clock_ns();
             later(&a, delay_ms);
             cr_assert(rondo_timer_is_running(&a.timer));
             ran_size = 0;
@@ -281,6 +283,36 @@ Test(loop, a_timer_is_never_early, ON_A_LOOP)
             cr_assert_geq(rondo_time_ms(&loop) - started_ms, delay_ms);
             cr_assert(not(rondo_timer_is_running(&a.timer)));
         }
+    }
+}
+
+static uint64_t work_ended_ns;
+
+static void work_long_and_start_b(struct note *note)
+{
+    (void)note;
+    uint64_t begin_ns = clock_ns();
+    do
+        work_ended_ns = clock_ns();
+    while (work_ended_ns - begin_ns < 5 * NS_PER_MS);
+    later(&b, 3);
+}
+
+Test(loop, a_timer_counts_from_its_start_also_when_the_turn_took_long, ON_A_LOOP)
+{
+    a.then = work_long_and_start_b;
+    soon(&a);
+    run_until_ran(2);
+    cr_assert_geq(clock_ns() - work_ended_ns, 3 * NS_PER_MS);
+}
+
+Test(loop, the_loops_clock_is_read_each_turn, ON_A_LOOP)
+{
+    for (unsigned i = 0; i < 3; i++) {
+        uint64_t before_ms = clock_ns() / NS_PER_MS;
+        cr_assert_eq(loop_turn(&loop, 2 * NS_PER_MS), 0);
+        cr_assert_geq(rondo_time_ms(&loop), before_ms + 2);
+        cr_assert_leq(rondo_time_ms(&loop), clock_ns() / NS_PER_MS);
     }
 }
 
