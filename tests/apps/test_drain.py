@@ -100,6 +100,26 @@ class Queued(ServerTest):
                 sock.close()
                 self.assertEqual(server.wait_for_exit(), 0)
 
+    def test_a_slow_reader_that_goes_on_sending_gets_every_byte_then_eof(self):
+        """What it sends after the server has ended must not reset the connection before it has read."""
+        server = self.serve("echo", "--drain-timeout", "60")
+        data = data_of(2 * MIB)
+        sock = self.connect(server, receive_bytes=65536, send_bytes=65536)
+        arrived = stuff(sock, data) - unacknowledged(sock)
+        self.assertGreater(arrived, MIB)
+        server.signal(signal.SIGTERM)
+        server.wait_for("draining")
+        got = bytearray()
+        while some := sock.recv(20_000):
+            got += some
+            if len(got) < arrived:
+                sock.sendall(b"z")
+                select.select([], [], [], 0.02)  # slow
+        self.assertGreaterEqual(len(got), arrived)
+        self.assert_same(bytes(got), data[:len(got)])
+        sock.close()
+        self.assertEqual(server.wait_for_exit(), 0)
+
     def test_a_half_closed_reader_gets_every_byte_then_eof(self):
         for receive_way in RECEIVE_WAYS:
             with self.subTest(receive=receive_way):
