@@ -202,10 +202,17 @@ int loop_open(rondo_loop *loop, const char *engine_name, const struct engine_siz
     return error;
 }
 
-void loop_close(rondo_loop *loop)
+void loop_refuse_posts(rondo_loop *loop)
 {
+    if (atomic_load_explicit(&loop->mailbox, memory_order_relaxed) == &closed_mailbox)
+        return;
     take_posted_calls(loop, &closed_mailbox);
     make_soon_calls(loop);
+}
+
+void loop_close(rondo_loop *loop)
+{
+    loop_refuse_posts(loop);
     engine_close(loop->engine);
     loop->engine = NULL;
     loop_here = NULL;

@@ -52,8 +52,11 @@ int loop_run(rondo_loop *loop);
 /* One turn, at most `timeout_ns` long, for tests that step. Returns as loop_run. */
 int loop_turn(rondo_loop *loop, uint64_t timeout_ns);
 
-/* Refuse further posts, make the calls already posted, and close the engine. The wake descriptor and the loop's memory
- * stay until loop_free: other threads may be posting. */
+/* After loop_run: refuse further posts, and make the calls that were posted in time. */
+void loop_refuse_posts(rondo_loop *loop);
+
+/* That, and close the engine. The wake descriptor and the loop's memory stay until loop_free: other threads may be
+ * posting. */
 void loop_close(rondo_loop *loop);
 
 void loop_free(rondo_loop *loop);

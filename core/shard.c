@@ -54,7 +54,8 @@ static void live(struct shard *shard)
         shard->error = rc;
         return;
     }
-    if (atomic_load(&shard->state) == SHARD_SERVING)
+    loop_refuse_posts(&shard->loop); /* while what they may ask for is still there */
+    if (shard->serves)
         control->config->hooks->stop(&shard->loop);
     loop_close(&shard->loop);
 }
@@ -108,7 +109,8 @@ static void run_serve(rondo_call *call)
     struct shard *shard = rondo_container_of(call, struct shard, serve);
     const struct control_config *config = shard->control->config;
     shard->error = config->hooks->start(&shard->loop, config->context);
-    if (shard->error == 0)
+    shard->serves = shard->error == 0;
+    if (shard->serves)
         move_to(shard, SHARD_SERVING);
     else
         shard->loop.users--;
@@ -124,7 +126,7 @@ static void run_drain(rondo_call *call)
     struct shard *shard = rondo_container_of(call, struct shard, drain);
     if (shard->error < 0)
         return; /* it could not serve, and is ending already */
-    if (atomic_load(&shard->state) == SHARD_SERVING)
+    if (shard->serves)
         shard->control->config->hooks->drain(&shard->loop);
     shard->loop.users--;
 }
@@ -137,7 +139,7 @@ void shard_drain(struct shard *shard)
 static void run_abort(rondo_call *call)
 {
     struct shard *shard = rondo_container_of(call, struct shard, abort);
-    if (atomic_load(&shard->state) == SHARD_SERVING)
+    if (shard->serves)
         shard->control->config->hooks->abort(&shard->loop);
 }
 

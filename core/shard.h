@@ -29,6 +29,7 @@ struct shard {
     int cpu; /* to be pinned to; -1: none */
 
     _Atomic enum shard_state state;
+    bool serves;                /* the hooks' start has run; its own thread's */
     int error;                  /* why it ended, if not in order; read after SHARD_ENDED */
     char why[ENGINE_WHY_BYTES]; /* its engine could not be opened */
 

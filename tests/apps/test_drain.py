@@ -208,6 +208,27 @@ class Queued(ServerTest):
         self.assertEqual(server.wait_for_exit(), 0)
 
 
+class SignalsInARow(ServerTest):
+    def test_a_second_signal_at_any_moment_of_the_end_does_no_harm(self):
+        """The second comes when the first has ended nothing yet, some connections, some shards, or all."""
+        for round_ in range(30):
+            server = self.serve("echo", "--shards", "2", "--log-level", "warning")
+            socks = [self.connect(server, server.addresses[i % 2]) for i in range(4)]
+            for sock in socks:
+                sock.sendall(b"hello\n")
+                self.assertEqual(receive(sock, 6), b"hello\n")
+            server.signal(signal.SIGTERM)
+            for sock in socks[:round_ % 5]:
+                self.assertEqual(sock.recv(1), b"")
+                sock.close()
+            for _ in range(20):
+                server.signal(signal.SIGTERM)
+            self.assertEqual(server.wait_for_exit(), 0)
+            server.close()
+            for sock in socks:
+                sock.close()
+
+
 class InTheAcceptQueue(ServerTest):
     """The server is stopped for a while, so that what comes meanwhile is queued when it sees the signal."""
 

@@ -220,12 +220,13 @@ class SlowOnes(ServerTest):
             self.assertEqual(receive(sock, 1), b"x")
         for address in server.addresses:
             self.assertEqual(self.connect(server, address).recv(1), b"")
-        self.assertEqual(server.count("--max-connections"), 1)
+        server.wait_for("--max-connections")
 
         first.close()
         until(lambda: self.is_served(server), "a new client is served after one has left")
         second.sendall(b"y")
         self.assertEqual(receive(second, 1), b"y")
+        self.assertEqual(server.count("--max-connections"), 1, "said once:\n" + server.stderr)
 
     def is_served(self, server):
         try:

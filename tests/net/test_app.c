@@ -135,6 +135,38 @@ Test(app, what_another_thread_posts_runs_on_the_shard)
     cr_assert(eq(uint, posts_run, POSTS));
 }
 
+static int stopped_while_posted;
+
+static void look_for_state(rondo_call *call)
+{
+    (void)call;
+    stopped_while_posted = rondo_shard_of(posted_to) == NULL || stopped > 0;
+}
+
+static rondo_call late_post;
+
+static int stop_and_post(rondo_loop *loop)
+{
+    posted_to = loop;
+    rondo_stop(loop);
+    return rondo_post(loop, &late_post, look_for_state);
+}
+
+Test(app, what_was_posted_runs_before_the_shard_stops)
+{
+    const rondo_app app = {
+        .servers = { { "tcp://127.0.0.1:0", &echo } },
+        .shards = 1,
+        .shard_size = 16,
+        .shard_start = stop_and_post,
+        .shard_stop = count_without_state,
+    };
+    stopped_while_posted = -1;
+    cr_assert(eq(int, rondo_run(&app), 0));
+    cr_assert(eq(int, stopped_while_posted, 0));
+    cr_assert(eq(uint, stopped, 1));
+}
+
 static void *raise_signals(void *argument)
 {
     (void)argument;
