@@ -1,7 +1,6 @@
 """SIGTERM drains: what had arrived is answered, what was answered arrives, each connection ends by EOF, exit status 0."""
 import asyncio
 import random
-import re
 import select
 import signal
 import socket

@@ -113,8 +113,8 @@ class LockedMemory(Starting):
         # ThreadSanitizer doesn't see the system calls by which one shard's ring is unmapped, and another's is mapped at
         # the same address: it would report races between the two.
         sanitizer = os.environ.get("TSAN_OPTIONS", "") + ":report_bugs=0"
-        return {"env": os.environ | {"TSAN_OPTIONS": sanitizer}, "user": NOBODY, "group": NOBODY, "extra_groups": [], "cwd": "/",
-                "preexec_fn": limit(resource.RLIMIT_MEMLOCK, size)}
+        return {"env": os.environ | {"TSAN_OPTIONS": sanitizer}, "cwd": "/", "user": NOBODY, "group": NOBODY,
+                "extra_groups": [], "preexec_fn": limit(resource.RLIMIT_MEMLOCK, size)}
 
     def test_one_shard_serves_with_64_kilobytes(self):
         server = self.serve("echo", "--shards", "1", path=self.program, **self.as_nobody(64 * 1024))
