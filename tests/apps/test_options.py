@@ -132,13 +132,14 @@ class WrongUsage(ServerTest):
         self.assert_usage("RONDO_ENGINE", env=os.environ | {"RONDO_ENGINE": "bogus"})
 
     def test_addresses(self):
-        for url in ("", "7777", "127.0.0.1:7777", "localhost", "tcp:", "tcp:/", "tcp://", "tcp://:7777", "tcp://127.0.0.1",
-                    "tcp://127.0.0.1:", "tcp://127.0.0.1:x", "tcp://127.0.0.1:-1", "tcp://127.0.0.1:65536",
-                    "tcp://127.0.0.1:99999999999999999999", "tcp://127.0.0.1:80x", "tcp://127.0.0.1:80/", "tcp://::1:80",
-                    "tcp://[::1]", "tcp://[::1]80", "tcp://[::1:80", "tcp://[]:80", "tcp://[127.0.0.1]:80",
+        for url in ("", "7777", "127.0.0.1:7777", "localhost", "tcp:", "tcp:/", "tcp://", "tcp://:7777",
+                    "tcp://127.0.0.1", "tcp://127.0.0.1:", "tcp://127.0.0.1:x", "tcp://127.0.0.1:-1", "tcp://127.0.0.1:65536",
+                    "tcp://127.0.0.1:99999999999999999999", "tcp://127.0.0.1:80x", "tcp://127.0.0.1:80/",
+                    "tcp://::1:80", "tcp://[::1]", "tcp://[::1]80", "tcp://[::1:80", "tcp://[]:80", "tcp://[127.0.0.1]:80",
                     "tcp://[::g]:80", "tcp://127.0.0.256:80", "tcp://127.1:80", "tcp://a b:80", "tcp://a\nb:80",
                     "tcp://user@host:80", "tcp://127.0.0.1:80?backlog=3", "tcp://127.0.0.1:80#a", "udp://127.0.0.1:80",
-                    "http://127.0.0.1:80", "TCP//127.0.0.1:80", "tcp://" + "a" * 5000 + ":80", "unix:///tmp/x", "fd://3"):
+                    "http://127.0.0.1:80", "TCP//127.0.0.1:80", "tcp://" + "a" * 5000 + ":80",
+                    "unix:///tmp/x", "fd://3"):
             self.assert_usage("--listen", "--listen", url)
 
     def test_a_wrong_address_is_told_though_others_are_right(self):
