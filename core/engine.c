@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 /* Measured on loopback, see perf/README.md. The buffers must outnumber the connections that are busy at the same
  * time, and be large enough for bulk; their pages are touched only as far as messages are long. */
@@ -48,4 +49,12 @@ struct engine *engine_open(const char *name, const struct engine_size *size, int
         return NULL;
     }
     return uring_open(size, wake_fd, error, why);
+}
+
+uint64_t engine_system_clock_ns(const struct engine *engine)
+{
+    struct timespec now;
+    (void)engine;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }

@@ -18,6 +18,7 @@
 
 #include "core/buffers.h"
 #include "core/op.h"
+#include "core/sockets.h"
 
 #define ENGINE_SEND_SLICES_MAX 64 /* of one send */
 #define ENGINE_WHY_BYTES       256
@@ -40,6 +41,7 @@ struct engine_counters {
 
 struct engine {
     const struct engine_ops *ops;
+    const struct socket_calls *sockets;
     struct buffers buffers; /* of all receives of this shard */
     struct engine_counters counters;
 };
@@ -66,12 +68,19 @@ struct engine_ops {
     void (*accept)(struct engine *engine, struct op *op, int fd);
     void (*receive)(struct engine *engine, struct op *op, int fd, bool multishot);
     void (*receive_into)(struct engine *engine, struct op *op, int fd, rondo_buffer memory);
+    void (*receive_message)(struct engine *engine, struct op *op, int fd, struct msghdr *message);
     void (*send)(struct engine *engine, struct op *op, int fd, const struct iovec *slices, unsigned count,
                  bool wait);
+    void (*send_message)(struct engine *engine, struct op *op, int fd, const struct msghdr *message,
+                         bool wait);
+    void (*connect)(struct engine *engine, struct op *op, int fd, const struct sockaddr *address,
+                    socklen_t size);
+    void (*read_file)(struct engine *engine, struct op *op, int fd, uint64_t offset, rondo_buffer memory);
     void (*close_fd)(struct engine *engine, struct op *op, int fd);
     void (*cancel)(struct engine *engine, struct op *op);
     int (*wait)(struct engine *engine, uint64_t timeout_ns);
     void (*dispatch)(struct engine *engine);
+    uint64_t (*now_ns)(const struct engine *engine);
     void (*close)(struct engine *engine);
 };
 
@@ -95,6 +104,14 @@ static inline void engine_receive_into(struct engine *engine, struct op *op, int
     engine->ops->receive_into(engine, op, fd, memory);
 }
 
+/* Receive once, with what comes beside the bytes (descriptors, close-on-exec). The message and all that it points to is
+ * the kernel's until the completion, which leaves msg_controllen and msg_flags in it. */
+static inline void engine_receive_message(struct engine *engine, struct op *op, int fd,
+                                          struct msghdr *message)
+{
+    engine->ops->receive_message(engine, op, fd, message);
+}
+
 /* Send 1 to ENGINE_SEND_SLICES_MAX slices, in order. The array is copied; the bytes are the kernel's until the
  * completion, whose result may be less than was asked.
  *
@@ -104,6 +121,27 @@ static inline void engine_send(struct engine *engine, struct op *op, int fd, con
                                unsigned count, bool wait)
 {
     engine->ops->send(engine, op, fd, slices, count, wait);
+}
+
+/* Send with something beside the bytes. The message and all that it points to is the kernel's until the completion. */
+static inline void engine_send_message(struct engine *engine, struct op *op, int fd,
+                                       const struct msghdr *message, bool wait)
+{
+    engine->ops->send_message(engine, op, fd, message, wait);
+}
+
+/* Connect a socket; the address is the kernel's until the completion, whose result is 0 or an error. */
+static inline void engine_connect(struct engine *engine, struct op *op, int fd,
+                                  const struct sockaddr *address, socklen_t size)
+{
+    engine->ops->connect(engine, op, fd, address, size);
+}
+
+/* Read from a file, at `offset`, into `memory`, which is the kernel's until the completion. Result 0: its end. */
+static inline void engine_read_file(struct engine *engine, struct op *op, int fd, uint64_t offset,
+                                    rondo_buffer memory)
+{
+    engine->ops->read_file(engine, op, fd, offset, memory);
 }
 
 static inline void engine_close_fd(struct engine *engine, struct op *op, int fd)
@@ -135,11 +173,20 @@ static inline void engine_dispatch(struct engine *engine)
     engine->ops->dispatch(engine);
 }
 
+/* The clock that timeouts are of: CLOCK_MONOTONIC, or the simulation's. */
+static inline uint64_t engine_now_ns(const struct engine *engine)
+{
+    return engine->ops->now_ns(engine);
+}
+
 /* Close it. No operation may be in the kernel and no buffer lent (asserted). */
 static inline void engine_close(struct engine *engine)
 {
     engine->ops->close(engine);
 }
+
+/* For engines on the system's clock. */
+uint64_t engine_system_clock_ns(const struct engine *engine);
 
 /* For engine.c: each engine's own opening. */
 struct engine *uring_open(const struct engine_size *size, int wake_fd, int *error,

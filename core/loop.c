@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #define NS_PER_MS 1000000
@@ -43,16 +42,9 @@ int loop_turn(rondo_loop *loop, uint64_t timeout_ns)
 
 /* ---- time ----------------------------------------------------------------------------------------------- */
 
-static uint64_t clock_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
-
 static void read_clock(rondo_loop *loop)
 {
-    loop->now_ns = clock_ns();
+    loop->now_ns = engine_now_ns(loop->engine);
 }
 
 uint64_t rondo_time_ms(const rondo_loop *loop)
@@ -76,7 +68,8 @@ void rondo_call_later(rondo_loop *loop, rondo_timer *timer, uint64_t delay_ms,
 {
     assert(loop_is_here(loop));
     /* From now, not from the turn's beginning, and the next millisecond up: a timer must not come before its time. */
-    uint64_t start_ms = delay_ms == 0 ? rondo_time_ms(loop) : (clock_ns() + NS_PER_MS - 1) / NS_PER_MS;
+    uint64_t start_ms =
+        delay_ms == 0 ? rondo_time_ms(loop) : (engine_now_ns(loop->engine) + NS_PER_MS - 1) / NS_PER_MS;
     uint64_t when_ms = delay_ms < UINT64_MAX - start_ms ? start_ms + delay_ms : UINT64_MAX;
     timers_start(&loop->timers, timer, when_ms, expired);
 }
@@ -181,14 +174,20 @@ unsigned rondo_shard_index(const rondo_loop *loop)
     return loop->index;
 }
 
+static int begin(rondo_loop *loop)
+{
+    loop_here = loop;
+    read_clock(loop);
+    timers_init(&loop->timers, rondo_time_ms(loop));
+    return 0;
+}
+
 int loop_open(rondo_loop *loop, const char *engine_name, const struct engine_size *size,
               char why[ENGINE_WHY_BYTES])
 {
     int error = 0;
     list_init(&loop->flush);
     list_init(&loop->soon);
-    read_clock(loop);
-    timers_init(&loop->timers, rondo_time_ms(loop));
     loop->wake_fd = eventfd(0, EFD_CLOEXEC);
     if (loop->wake_fd < 0) {
         error = -errno;
@@ -197,9 +196,7 @@ int loop_open(rondo_loop *loop, const char *engine_name, const struct engine_siz
         return error;
     }
     loop->engine = engine_open(engine_name, size, loop->wake_fd, &error, why);
-    if (loop->engine != NULL)
-        loop_here = loop;
-    return error;
+    return loop->engine != NULL ? begin(loop) : error;
 }
 
 void loop_refuse_posts(rondo_loop *loop)

@@ -36,7 +36,17 @@
 #define SLICES_MAX   (16 * ENGINE_SEND_SLICES_MAX) /* of all sends in one system call; more take another */
 #define LENGTH_MAX   (1u << 30) /* of one receive or send: the kernel's limit is a little less than 2 GiB */
 
-enum op_kind { OP_ACCEPT = 1, OP_RECEIVE, OP_RECEIVE_INTO, OP_SEND, OP_CLOSE, OP_WAKE };
+enum op_kind {
+    OP_ACCEPT = 1,
+    OP_RECEIVE,
+    OP_RECEIVE_INTO,
+    OP_RECEIVE_MESSAGE,
+    OP_SEND,
+    OP_CONNECT,
+    OP_READ_FILE,
+    OP_CLOSE,
+    OP_WAKE
+};
 
 struct uring {
     struct engine engine;
@@ -169,6 +179,16 @@ static void uring_receive_into(struct engine *engine, struct op *op, int fd, ron
     issued(u, op, sqe, OP_RECEIVE_INTO, fd);
 }
 
+static void uring_receive_message(struct engine *engine, struct op *op, int fd, struct msghdr *message)
+{
+    struct uring *u = uring_of(engine);
+    struct io_uring_sqe *sqe = next_sqe(u);
+    io_uring_prep_recvmsg(sqe, fd, message, MSG_CMSG_CLOEXEC);
+    if (!op->more_to_read)
+        sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
+    issued(u, op, sqe, OP_RECEIVE_MESSAGE, fd);
+}
+
 /* Room for an sqe and for a message of `count` slices. Both at once, since making room submits, and what a
  * submission has taken is no longer kept. */
 static void make_room_for_message(struct uring *u, unsigned count)
@@ -203,6 +223,33 @@ static void uring_send(struct engine *engine, struct op *op, int fd, const struc
         io_uring_prep_sendmsg(sqe, fd, message_of(u, slices, count), (unsigned)flags);
     }
     issued(u, op, sqe, OP_SEND, fd);
+}
+
+static void uring_send_message(struct engine *engine, struct op *op, int fd, const struct msghdr *message,
+                               bool wait)
+{
+    struct uring *u = uring_of(engine);
+    struct io_uring_sqe *sqe = next_sqe(u);
+    io_uring_prep_sendmsg(sqe, fd, message, MSG_NOSIGNAL | (wait ? 0u : MSG_DONTWAIT));
+    issued(u, op, sqe, OP_SEND, fd);
+}
+
+static void uring_connect(struct engine *engine, struct op *op, int fd, const struct sockaddr *address,
+                          socklen_t size)
+{
+    struct uring *u = uring_of(engine);
+    struct io_uring_sqe *sqe = next_sqe(u);
+    io_uring_prep_connect(sqe, fd, address, size);
+    issued(u, op, sqe, OP_CONNECT, fd);
+}
+
+static void uring_read_file(struct engine *engine, struct op *op, int fd, uint64_t offset,
+                            rondo_buffer memory)
+{
+    struct uring *u = uring_of(engine);
+    struct io_uring_sqe *sqe = next_sqe(u);
+    io_uring_prep_read(sqe, fd, memory.data, (unsigned)length_of(memory.size), offset);
+    issued(u, op, sqe, OP_READ_FILE, fd);
 }
 
 static void uring_close_fd(struct engine *engine, struct op *op, int fd)
@@ -595,11 +642,16 @@ static const struct engine_ops uring_ops = {
     .accept = uring_accept,
     .receive = uring_receive,
     .receive_into = uring_receive_into,
+    .receive_message = uring_receive_message,
     .send = uring_send,
+    .send_message = uring_send_message,
+    .connect = uring_connect,
+    .read_file = uring_read_file,
     .close_fd = uring_close_fd,
     .cancel = uring_cancel,
     .wait = uring_wait,
     .dispatch = uring_dispatch,
+    .now_ns = engine_system_clock_ns,
     .close = uring_close,
 };
 
@@ -612,6 +664,7 @@ struct engine *uring_open(const struct engine_size *size, int wake_fd, int *erro
     }
     log_features(u, size);
     u->engine.ops = &uring_ops;
+    u->engine.sockets = &system_sockets;
     u->wake = (struct op){ .done = wake_done };
     u->wake_fd = wake_fd;
     wake_arm(u);

@@ -6,7 +6,6 @@
  * never the buffers that others receive into. */
 #include <errno.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "net/transport.h"
 
@@ -126,9 +125,7 @@ void send_half_close(rondo_transport *t)
     if (t->write_shut)
         return;
     t->write_shut = true;
-    /* The system call, since the ring's own shutdown always goes through a worker thread. It fails only when the
-     * connection is gone already, which the receive tells. */
-    shutdown(t->fd, SHUT_WR);
+    t->loop->engine->sockets->half_close(t->loop->engine, t->fd);
 }
 
 static void send_arm(rondo_transport *t)

@@ -34,10 +34,6 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
-#include <unistd.h>
-#include <linux/sockios.h>
 
 #include "core/memory.h"
 
@@ -69,7 +65,7 @@ void transport_open(struct service *service, int fd, const rondo_protocol *proto
         rondo_log(RONDO_LOG_ERROR, "no memory for a connection of %zu bytes: closed",
                   sizeof *t + protocol->size);
         service_forget(service);
-        close(fd);
+        service->loop->engine->sockets->close_now(service->loop->engine, fd);
         return;
     }
     t->loop = service->loop;
@@ -172,10 +168,10 @@ static void lose(rondo_transport *t)
 }
 
 /* Bytes sent that the peer's kernel has not acknowledged. */
-static int unacknowledged(const rondo_transport *t)
+static size_t unacknowledged(const rondo_transport *t)
 {
-    int size = 0;
-    return ioctl(t->fd, SIOCOUTQ, &size) < 0 ? 0 : size;
+    struct engine *engine = t->loop->engine;
+    return engine->sockets->unacknowledged(engine, t->fd);
 }
 
 static void linger(rondo_transport *t)
@@ -190,7 +186,7 @@ static void linger(rondo_transport *t)
  * kernel still holds of the answer would be lost with a reset. */
 static void check_lingering(rondo_transport *t)
 {
-    int before = t->unacknowledged;
+    size_t before = t->unacknowledged;
     t->unacknowledged = unacknowledged(t);
     if (t->unacknowledged > 0 && t->unacknowledged < before) {
         rondo_call_later(t->loop, &t->timer, LINGER_MS, timer_expired);
@@ -206,10 +202,8 @@ static void close_arm(rondo_transport *t)
     engine_cancel(t->loop->engine, &t->receive);
     if (t->receive.in_kernel || t->close.in_kernel)
         return;
-    if (t->reset) {
-        struct linger at_once = { .l_onoff = 1, .l_linger = 0 };
-        setsockopt(t->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
-    }
+    if (t->reset)
+        t->loop->engine->sockets->reset_at_close(t->loop->engine, t->fd);
     t->close.done = close_done;
     engine_close_fd(t->loop->engine, &t->close, t->fd);
 }
@@ -261,11 +255,9 @@ void transport_drain(rondo_transport *t)
         rondo_close(t);
     if (t->state != OPEN)
         return;
-    int unread = 0;
-    if (ioctl(t->fd, SIOCINQ, &unread) < 0)
-        unread = 0;
     t->draining = true;
-    t->drain_bytes = (size_t)unread + t->inbox.size + t->direct_waits;
+    t->drain_bytes =
+        t->loop->engine->sockets->unread(t->loop->engine, t->fd) + t->inbox.size + t->direct_waits;
     if (t->drain_bytes > 0)
         return;
     /* A connection just made, by a client whose request is still on its way: it gets a moment more. */

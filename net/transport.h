@@ -46,10 +46,10 @@ struct rondo_transport {
     size_t direct_waits;     /* bytes in it not delivered: reading is paused */
     size_t high_water_bytes, low_water_bytes;
     size_t drain_bytes;
-    int unacknowledged; /* lingering: bytes of the answer, when last looked at */
+    size_t unacknowledged; /* lingering: bytes of the answer, when last looked at */
 
     rondo_call settle;
-    rondo_timer timer;  /* idle time; a drained newcomer.s last moment; lingering */
+    rondo_timer timer;  /* idle time; a drained newcomer's last moment; lingering */
     uint64_t active_ms; /* when a byte last went in or out */
     struct rondo_link in_service;
 

@@ -1,0 +1,84 @@
+#include "core/sockets.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+#include <linux/sockios.h>
+
+static int send_now(struct engine *engine, int fd, const struct iovec *slices, unsigned count)
+{
+    struct msghdr message = { .msg_iov = (struct iovec *)slices, .msg_iovlen = count };
+    (void)engine;
+    ssize_t sent = sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    return sent < 0 ? -errno : (int)sent;
+}
+
+/* The system call, since the ring's own shutdown always goes through a worker thread. It fails only when the
+ * connection is gone already, which the receive tells. */
+static void half_close(struct engine *engine, int fd)
+{
+    (void)engine;
+    shutdown(fd, SHUT_WR);
+}
+
+static size_t ask_size(int fd, unsigned long request)
+{
+    int size = 0;
+    return ioctl(fd, request, &size) < 0 || size < 0 ? 0 : (size_t)size;
+}
+
+static size_t unread(struct engine *engine, int fd)
+{
+    (void)engine;
+    return ask_size(fd, SIOCINQ);
+}
+
+static size_t unacknowledged(struct engine *engine, int fd)
+{
+    (void)engine;
+    return ask_size(fd, SIOCOUTQ);
+}
+
+static void reset_at_close(struct engine *engine, int fd)
+{
+    struct linger at_once = { .l_onoff = 1, .l_linger = 0 };
+    (void)engine;
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+}
+
+/* getpeername says ENOTCONN after a reset; SO_PEERNAME still knows, if it is asked for no more than the name's size. */
+static int peer_name(int fd, struct sockaddr_storage *name, socklen_t *size)
+{
+    int family = AF_UNSPEC;
+    getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &(socklen_t){ sizeof family });
+    if (family == AF_INET || family == AF_INET6) {
+        *size = family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
+        return getsockopt(fd, SOL_SOCKET, SO_PEERNAME, name, size);
+    }
+    return getpeername(fd, (struct sockaddr *)name, size);
+}
+
+static int name(struct engine *engine, int fd, bool of_peer, struct sockaddr_storage *name, socklen_t *size)
+{
+    (void)engine;
+    *size = sizeof *name;
+    int rc = of_peer ? peer_name(fd, name, size) : getsockname(fd, (struct sockaddr *)name, size);
+    return rc < 0 ? -errno : 0;
+}
+
+static void close_now(struct engine *engine, int fd)
+{
+    (void)engine;
+    close(fd);
+}
+
+const struct socket_calls system_sockets = {
+    .send_now = send_now,
+    .half_close = half_close,
+    .unread = unread,
+    .unacknowledged = unacknowledged,
+    .reset_at_close = reset_at_close,
+    .name = name,
+    .close_now = close_now,
+};

@@ -1,0 +1,32 @@
+/* What is asked of a stream socket at once, by a call that never blocks, and not by an operation: of the system's
+ * sockets by every engine in the same way, of simulated ones by the engine that simulates them. */
+#ifndef RONDO_CORE_SOCKETS_H
+#define RONDO_CORE_SOCKETS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+struct engine;
+
+struct socket_calls {
+    /* Send what fits now. Returns how many bytes; -EAGAIN; or another negative errno. */
+    int (*send_now)(struct engine *engine, int fd, const struct iovec *slices, unsigned count);
+    /* Send no more: the peer sees its EOF behind all that was sent. */
+    void (*half_close)(struct engine *engine, int fd);
+    /* Bytes that have arrived and were not received yet. */
+    size_t (*unread)(struct engine *engine, int fd);
+    /* Bytes sent that the peer's kernel has not acknowledged. */
+    size_t (*unacknowledged)(struct engine *engine, int fd);
+    /* The close to come is a reset. */
+    void (*reset_at_close)(struct engine *engine, int fd);
+    /* The address of this end, or of the peer's, also after a reset. Returns 0 or a negative errno. */
+    int (*name)(struct engine *engine, int fd, bool of_peer, struct sockaddr_storage *name, socklen_t *size);
+    /* Close it at once; no operation may use it. */
+    void (*close_now)(struct engine *engine, int fd);
+};
+
+extern const struct socket_calls system_sockets;
+
+#endif
