@@ -55,7 +55,11 @@ static void accepted(struct listener *listener, int fd)
     if (listener->state == LISTENER_DRAINING)
         set_hops_wanted(fd, ANY_HOPS);
     if (!listener->service->aborting && service_admit(listener->service))
-        transport_open(listener->service, fd, listener->address->protocol);
+        transport_open(listener->service, &(struct transport_start){
+                                              .protocol = listener->address->protocol,
+                                              .fd = fd,
+                                              .family = AF_INET,
+                                          });
     else
         close(fd);
 }

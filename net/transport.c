@@ -34,6 +34,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "core/memory.h"
 
@@ -58,33 +59,46 @@ static void start_idle_timer(rondo_transport *t)
         rondo_call_later(t->loop, &t->timer, timeout_ms, timer_expired);
 }
 
-void transport_open(struct service *service, int fd, const rondo_protocol *protocol)
+static void make(rondo_transport *t)
 {
+    t->made = true;
+    if (t->protocol->connection_made != NULL)
+        t->protocol->connection_made(t);
+    if (t->service->draining)
+        transport_drain(t);
+}
+
+rondo_transport *transport_open(struct service *service, const struct transport_start *start)
+{
+    const rondo_protocol *protocol = start->protocol;
     rondo_transport *t = memory_new(sizeof *t + protocol->size);
     if (t == NULL) {
         rondo_log(RONDO_LOG_ERROR, "no memory for a connection of %zu bytes: closed",
                   sizeof *t + protocol->size);
         service_forget(service);
-        service->loop->engine->sockets->close_now(service->loop->engine, fd);
-        return;
+        service->loop->engine->sockets->close_now(service->loop->engine, start->fd);
+        return NULL;
     }
     t->loop = service->loop;
     t->service = service;
+    t->owner = start->owner;
     t->protocol = protocol;
-    t->fd = fd;
+    t->fd = start->fd;
+    t->is_unix = start->family == AF_UNIX;
     t->high_water_bytes = HIGH_WATER_BYTES;
     t->low_water_bytes = LOW_WATER_BYTES;
     t->active_ms = rondo_time_ms(t->loop);
     list_push(&service->transports, &t->in_service);
+    if (t->owner != NULL)
+        t->owner->connections++;
     t->loop->users++;
     t->loop->traffic.connections_accepted++;
     t->loop->traffic.connections_open++;
     start_idle_timer(t);
     transport_mark(t);
-    if (protocol->connection_made != NULL)
-        protocol->connection_made(t);
-    if (service->draining)
-        transport_drain(t);
+    if (!start->later)
+        make(t);
+    return t;
 }
 
 /* ---- the state machine ---------------------------------------------------------------------------------- */
@@ -98,6 +112,8 @@ void transport_mark(rondo_transport *t)
 static void settle(rondo_call *call)
 {
     rondo_transport *t = rondo_container_of(call, rondo_transport, settle);
+    if (!t->made)
+        make(t);
     switch (t->state) {
     case OPEN:
     case HALF_CLOSED:
@@ -165,6 +181,12 @@ static void lose(rondo_transport *t)
         t->protocol->connection_lost(t, t->error);
     if (t->protocol->_release != NULL)
         t->protocol->_release(t);
+    struct transport_owner *owner = t->owner;
+    t->owner = NULL;
+    if (owner != NULL) {
+        owner->connections--;
+        owner->lost(owner, t, t->error);
+    }
 }
 
 /* Bytes sent that the peer's kernel has not acknowledged. */

@@ -20,11 +20,14 @@ enum transport_state { OPEN, HALF_CLOSED, FLUSHING, JOINING, LINGERING, CLOSING 
 struct rondo_transport {
     rondo_loop *loop;
     struct service *service;
+    struct transport_owner *owner;
     const rondo_protocol *protocol;
     int fd;
     int error; /* for connection_lost */
 
     enum transport_state state;
+    bool made : 1; /* connection_made has been called */
+    bool is_unix : 1;
     bool reading_paused : 1;  /* by the protocol */
     bool over_high_water : 1; /* output has been above the high-water mark, and not yet down to the low one */
     bool eof_seen : 1;        /* the peer sends no more */
@@ -56,9 +59,27 @@ struct rondo_transport {
     _Alignas(max_align_t) char self[];
 };
 
-/* Begin a connection: calls connection_made. `fd` is the transport's from here on, also when it fails: then it is
- * closed, and the reason logged. Thread: the loop of the service, for all of these. */
-void transport_open(struct service *service, int fd, const rondo_protocol *protocol);
+/* What a transport belongs to, beside its shard: a server, or a connector. */
+struct transport_owner {
+    bool is_server;
+    unsigned connections; /* its transports that have not lost their connection */
+    /* Behind connection_lost, with its error; the transport no longer knows its owner. */
+    void (*lost)(struct transport_owner *owner, rondo_transport *t, int error);
+};
+
+/* A connected socket that shall be a transport. */
+struct transport_start {
+    struct transport_owner *owner; /* or NULL */
+    const rondo_protocol *protocol;
+    int fd;
+    int family; /* AF_UNIX, AF_INET, AF_INET6 */
+    bool later; /* connection_made comes from the loop, not from inside this call */
+};
+
+/* Begin a connection, one that service_admit has counted: calls connection_made. Its descriptor is the transport's from
+ * here on, also when there is no memory for one: then it is closed, the reason logged, and NULL returned.
+ * Thread: the loop of the service, for all of these. */
+rondo_transport *transport_open(struct service *service, const struct transport_start *start);
 
 /* Deliver what had arrived by now, then close. */
 void transport_drain(rondo_transport *t);

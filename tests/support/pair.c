@@ -204,7 +204,8 @@ void pair_open_in(struct pair *p, struct world *world, const rondo_protocol *pro
         p->memory_size = sizeof p->memory;
     connect_pair(&ours, &p->peer);
     opening = p;
-    transport_open(&world->service, ours, protocol);
+    struct transport_start start = { .protocol = protocol, .fd = ours, .family = AF_INET };
+    cr_assert_not_null(transport_open(&world->service, &start));
 }
 
 void pair_open(struct pair *p, const rondo_protocol *protocol)
