@@ -1,26 +1,57 @@
-/* The way in: receive_arm … receive_done -> data_received, or direct_arm … direct_done -> buffer_updated.
+/* The way in, one of three, by what the protocol is:
+ *
+ *   into the shard's buffers      receive_arm … receive_done    -> data_received
+ *   into the protocol's memory    direct_arm … direct_done      -> buffer_updated
+ *   with descriptors (unix)       message_arm … message_done    -> file_descriptor_received, data_received
  *
  * While reading is paused, by the protocol or by back-pressure, nothing is delivered. A multishot receive is then
  * cancelled; what it had taken before that waits in the inbox. From then on the transport receives one buffer at a
- * time for a while, so that a peer that writes faster than it reads never gets further ahead than that. */
+ * time for a while, so that a peer that writes faster than it reads never gets further ahead than that.
+ *
+ * What waits is delivered in this order: the inbox; what a receive of the other two ways brought; then the peer's EOF,
+ * or the error by which the connection broke. */
 #include <errno.h>
+#include <string.h>
+#include <unistd.h>
 
+#include "net/message.h"
 #include "net/transport.h"
 
 #define SINGLES_AFTER_PAUSE 16
 
-static void receive_done(struct op *op, const struct completion *completion);
-static void direct_done(struct op *op, const struct completion *completion);
+typedef void done_function(struct op *op, const struct completion *completion);
+
+static done_function receive_done, direct_done, message_done;
 
 static struct buffers *buffers_of(rondo_transport *t)
 {
     return &t->loop->engine->buffers;
 }
 
+static rondo_transport *transport_of(struct op *op)
+{
+    return rondo_container_of(op, rondo_transport, receive);
+}
+
 bool transport_may_deliver(const rondo_transport *t)
 {
     bool back_pressed = t->over_high_water && t->protocol->pause_writing == NULL;
     return t->state == OPEN && !t->reading_paused && !back_pressed;
+}
+
+bool receive_is_direct(const rondo_transport *t)
+{
+    return t->receive.in_kernel && t->receive.done != receive_done;
+}
+
+size_t receive_waiting_bytes(const rondo_transport *t)
+{
+    return t->inbox.size + t->direct_waits + (t->message != NULL ? t->message->bytes.size : 0);
+}
+
+static bool something_waits(const rondo_transport *t)
+{
+    return !byte_queue_is_empty(&t->inbox) || t->direct_waits > 0 || message_waits(t->message);
 }
 
 /* ---- delivering ----------------------------------------------------------------------------------------- */
@@ -35,21 +66,98 @@ static void count_drained(rondo_transport *t, size_t size)
         rondo_close(t);
 }
 
-/* Returns how many bytes the protocol took: all, unless a receiver handed back the rest. */
-static size_t deliver(rondo_transport *t, rondo_bytes data)
+void transport_unread(rondo_transport *t, rondo_bytes rest)
+{
+    t->unread = rest.size;
+}
+
+/* Returns how many bytes data_received took: all, unless a receiver handed back the rest. */
+static size_t give(rondo_transport *t, rondo_bytes data)
 {
     t->unread = 0;
     if (t->protocol->data_received != NULL)
         t->protocol->data_received(t, data);
     size_t taken = data.size - t->unread;
     t->unread = 0;
+    return taken;
+}
+
+/* 0 bytes when the protocol no longer wants any, or has none to give, which ends the connection. */
+static rondo_buffer ask_for_memory(rondo_transport *t, size_t size_hint)
+{
+    const rondo_protocol *protocol = t->protocol;
+    rondo_buffer memory = protocol->get_buffer(t, size_hint);
+    if (t->state != OPEN || t->protocol != protocol)
+        return (rondo_buffer){ 0 };
+    if (memory.data == NULL || memory.size == 0) {
+        rondo_log(RONDO_LOG_ERROR, "%s: get_buffer gave no memory: connection ended", transport_name(t));
+        transport_fail(t, -ENOBUFS);
+        return (rondo_buffer){ 0 };
+    }
+    return memory;
+}
+
+/* Bytes that were received elsewhere go into the protocol's memory, piece by piece. Returns how many. */
+static size_t feed(rondo_transport *t, rondo_bytes data)
+{
+    const rondo_protocol *protocol = t->protocol;
+    size_t fed = 0;
+    while (fed < data.size && t->protocol == protocol && transport_may_deliver(t)) {
+        rondo_buffer memory = ask_for_memory(t, data.size - fed);
+        if (memory.size == 0 || !transport_may_deliver(t))
+            break;
+        size_t size = memory.size < data.size - fed ? memory.size : data.size - fed;
+        memcpy(memory.data, data.data + fed, size);
+        fed += size;
+        protocol->buffer_updated(t, size);
+    }
+    return fed;
+}
+
+/* Returns how many bytes the protocol took. */
+static size_t deliver(rondo_transport *t, rondo_bytes data)
+{
+    size_t taken = t->protocol->get_buffer != NULL ? feed(t, data) : give(t, data);
     count_drained(t, taken);
     return taken;
 }
 
-void transport_unread(rondo_transport *t, rondo_bytes rest)
+static void hold(rondo_transport *t, rondo_bytes data)
 {
-    t->unread = rest.size;
+    bool held = transport_may_keep(t, &t->inbox) && buffers_own(buffers_of(t), data.data)
+                    ? byte_queue_put_lent(&t->inbox, buffers_of(t), data)
+                    : byte_queue_put_copy(&t->inbox, data);
+    if (!held) {
+        rondo_log(RONDO_LOG_ERROR,
+                  "%s: no memory for bytes received while reading is paused: connection ended",
+                  transport_name(t));
+        transport_fail(t, -ENOMEM);
+    }
+}
+
+static void deliver_direct(rondo_transport *t)
+{
+    size_t size = t->direct_waits;
+    t->direct_waits = 0;
+    t->protocol->buffer_updated(t, size);
+    count_drained(t, size);
+}
+
+static void deliver_message(rondo_transport *t)
+{
+    struct message *message = t->message;
+    while (transport_may_deliver(t) && message->fd_next < message->fd_count) {
+        int fd = message->fds[message->fd_next++];
+        if (t->protocol->file_descriptor_received != NULL)
+            t->protocol->file_descriptor_received(t, fd);
+        else
+            close(fd);
+    }
+    while (transport_may_deliver(t) && message->bytes.size > 0) {
+        size_t taken = deliver(t, message->bytes);
+        message->bytes.data += taken;
+        message->bytes.size -= taken;
+    }
 }
 
 static void deliver_eof(rondo_transport *t)
@@ -61,33 +169,70 @@ static void deliver_eof(rondo_transport *t)
     transport_mark(t);
 }
 
-static void hold(rondo_transport *t, rondo_bytes data)
-{
-    bool held = transport_may_keep(t, &t->inbox) ? byte_queue_put_lent(&t->inbox, buffers_of(t), data)
-                                                 : byte_queue_put_copy(&t->inbox, data);
-    if (!held) {
-        rondo_log(RONDO_LOG_ERROR,
-                  "%s: no memory for bytes received while reading is paused: connection ended",
-                  transport_name(t));
-        transport_fail(t, -ENOMEM);
-    }
-}
-
 static void deliver_what_waits(rondo_transport *t)
 {
     while (transport_may_deliver(t) && !byte_queue_is_empty(&t->inbox))
         byte_queue_consume(&t->inbox, buffers_of(t), deliver(t, byte_queue_front(&t->inbox)));
-    if (transport_may_deliver(t) && t->direct_waits > 0) {
-        size_t size = t->direct_waits;
-        t->direct_waits = 0;
-        t->protocol->buffer_updated(t, size);
-        count_drained(t, size);
-    }
-    if (transport_may_deliver(t) && t->eof_waits)
+    if (transport_may_deliver(t) && t->direct_waits > 0)
+        deliver_direct(t);
+    if (transport_may_deliver(t) && message_waits(t->message))
+        deliver_message(t);
+    if (!transport_may_deliver(t) || something_waits(t))
+        return;
+    if (t->receive_error < 0)
+        transport_fail(t, t->receive_error);
+    else if (t->eof_waits)
         deliver_eof(t);
 }
 
-/* ---- receiving into the shard's buffers ------------------------------------------------------------------ */
+/* ---- what completions have in common ---------------------------------------------------------------------- */
+
+static void heard(rondo_transport *t, size_t size)
+{
+    t->heard = true;
+    t->active_ms = rondo_time_ms(t->loop);
+    t->loop->traffic.bytes_in += size;
+}
+
+/* Bytes that lie anywhere, for as long as this call. */
+static void received(rondo_transport *t, rondo_bytes data)
+{
+    if (t->state != OPEN)
+        return; /* nobody is there to take it */
+    heard(t, data.size);
+    if (!something_waits(t) && transport_may_deliver(t)) {
+        size_t taken = deliver(t, data);
+        data = (rondo_bytes){ data.data + taken, data.size - taken };
+    }
+    if (data.size > 0 && t->state == OPEN)
+        hold(t, data);
+}
+
+/* No more will come: the peer's EOF, or an error. While reading is paused either waits behind what was received. */
+static void receive_ended(rondo_transport *t, int result)
+{
+    t->eof_seen = true;
+    switch (t->state) {
+    case OPEN:
+        t->eof_waits = result == 0;
+        t->receive_error = result;
+        deliver_what_waits(t);
+        return;
+    case LINGERING:
+        t->state = CLOSING;
+        return;
+    default:
+        if (result < 0)
+            transport_fail(t, result);
+    }
+}
+
+static bool is_passing(int result)
+{
+    return result == -ECANCELED || result == -EAGAIN || result == -EINTR;
+}
+
+/* ---- into the shard's buffers ----------------------------------------------------------------------------- */
 
 static void receive_arm(rondo_transport *t)
 {
@@ -97,49 +242,9 @@ static void receive_arm(rondo_transport *t)
         t->singles--;
 }
 
-static void heard(rondo_transport *t, size_t size)
-{
-    t->heard = true;
-    t->active_ms = rondo_time_ms(t->loop);
-    t->loop->traffic.bytes_in += size;
-}
-
-static void received(rondo_transport *t, rondo_bytes data)
-{
-    if (t->state != OPEN)
-        return; /* nobody is there to take it */
-    heard(t, data.size);
-    if (byte_queue_is_empty(&t->inbox) && transport_may_deliver(t)) {
-        size_t taken = deliver(t, data);
-        data = (rondo_bytes){ data.data + taken, data.size - taken };
-    }
-    if (data.size > 0)
-        hold(t, data);
-}
-
-/* No more will come: the peer's EOF, or an error. */
-static void receive_ended(rondo_transport *t, int result)
-{
-    if (result == 0) {
-        t->eof_seen = true;
-        t->eof_waits = t->state == OPEN;
-        if (byte_queue_is_empty(&t->inbox) && t->direct_waits == 0 && transport_may_deliver(t))
-            deliver_eof(t);
-    } else {
-        transport_fail(t, result);
-    }
-    if (t->state == LINGERING)
-        t->state = CLOSING;
-}
-
-static bool is_passing(int result)
-{
-    return result == -ECANCELED || result == -EAGAIN || result == -EINTR;
-}
-
 static void receive_done(struct op *op, const struct completion *completion)
 {
-    rondo_transport *t = rondo_container_of(op, rondo_transport, receive);
+    rondo_transport *t = transport_of(op);
     if (completion->result > 0)
         received(t, completion->data);
     else if (!is_passing(completion->result))
@@ -150,24 +255,19 @@ static void receive_done(struct op *op, const struct completion *completion)
 
 void receive_discard(rondo_transport *t)
 {
-    if (!t->receive.in_kernel && !t->eof_seen)
+    if (receive_is_direct(t))
+        engine_cancel(t->loop->engine, &t->receive); /* into memory that is not ours: not any more */
+    else if (!t->receive.in_kernel && !t->eof_seen)
         receive_arm(t);
-    else if (t->direct.data != NULL)
-        engine_cancel(t->loop->engine, &t->receive); /* into the protocol's memory: not any more */
 }
 
-/* ---- receiving into the protocol's memory ---------------------------------------------------------------- */
+/* ---- into the protocol's memory ---------------------------------------------------------------------------- */
 
 static void direct_arm(rondo_transport *t)
 {
-    rondo_buffer memory = t->protocol->get_buffer(t, 0);
-    if (t->state != OPEN)
+    rondo_buffer memory = ask_for_memory(t, 0);
+    if (memory.size == 0)
         return;
-    if (memory.data == NULL || memory.size == 0) {
-        rondo_log(RONDO_LOG_ERROR, "%s: get_buffer gave no memory: connection ended", transport_name(t));
-        transport_fail(t, -ENOBUFS);
-        return;
-    }
     t->direct = memory;
     t->receive.done = direct_done;
     engine_receive_into(t->loop->engine, &t->receive, t->fd, memory);
@@ -175,30 +275,88 @@ static void direct_arm(rondo_transport *t)
 
 static void direct_done(struct op *op, const struct completion *completion)
 {
-    rondo_transport *t = rondo_container_of(op, rondo_transport, receive);
-    t->direct = (rondo_buffer){ 0 };
-    if (completion->result > 0 && t->state == OPEN) {
+    rondo_transport *t = transport_of(op);
+    bool replaced = t->direct_replaced;
+    t->direct_replaced = false;
+    transport_mark(t);
+    if (completion->result > 0 && replaced) {
+        received(t, (rondo_bytes){ t->direct.data, (size_t)completion->result });
+    } else if (completion->result > 0 && t->state == OPEN) {
         heard(t, (size_t)completion->result);
         t->direct_waits = (size_t)completion->result;
         deliver_what_waits(t);
     } else if (completion->result <= 0 && !is_passing(completion->result)) {
         receive_ended(t, completion->result);
     }
-    transport_mark(t);
 }
 
-/* ---- both ------------------------------------------------------------------------------------------------ */
+int receive_protocol_is_replaced(rondo_transport *t)
+{
+    if (!byte_queue_put_copy(&t->inbox, (rondo_bytes){ t->direct.data, t->direct_waits }))
+        return -ENOMEM;
+    t->direct_waits = 0;
+    t->direct_replaced = t->receive.in_kernel && t->receive.done == direct_done;
+    return 0;
+}
+
+/* ---- with descriptors --------------------------------------------------------------------------------------- */
+
+static void message_arm(rondo_transport *t)
+{
+    if (t->message == NULL)
+        t->message = message_new();
+    if (t->message == NULL) {
+        rondo_log(RONDO_LOG_ERROR, "%s: no memory to receive into: connection ended", transport_name(t));
+        transport_fail(t, -ENOMEM);
+        return;
+    }
+    t->receive.done = message_done;
+    engine_receive_message(t->loop->engine, &t->receive, t->fd, message_prepare(t->message));
+}
+
+static void message_done(struct op *op, const struct completion *completion)
+{
+    rondo_transport *t = transport_of(op);
+    transport_mark(t);
+    if (completion->result > 0) {
+        if (!message_take(t->message, (size_t)completion->result))
+            rondo_log(RONDO_LOG_WARNING, "%s: descriptors that came are lost: raise the limit (ulimit -n)",
+                      transport_name(t));
+        if (t->state != OPEN)
+            return; /* freed with the transport */
+        heard(t, (size_t)completion->result);
+        deliver_what_waits(t);
+    } else if (!is_passing(completion->result)) {
+        receive_ended(t, completion->result);
+    }
+}
+
+/* ---- all three ------------------------------------------------------------------------------------------- */
+
+struct way {
+    void (*arm)(rondo_transport *t);
+    done_function *done;
+};
+
+static struct way way_of(const rondo_transport *t)
+{
+    if (t->is_unix && t->protocol->file_descriptor_received != NULL)
+        return (struct way){ message_arm, message_done };
+    if (t->protocol->get_buffer != NULL)
+        return (struct way){ direct_arm, direct_done };
+    return (struct way){ receive_arm, receive_done };
+}
 
 void receive_settle(rondo_transport *t)
 {
     deliver_what_waits(t);
-    if (transport_may_deliver(t) && !t->receive.in_kernel && !t->eof_seen) {
-        if (t->protocol->get_buffer != NULL)
-            direct_arm(t);
-        else
-            receive_arm(t);
-    } else if (!transport_may_deliver(t) && t->receive.in_kernel && t->direct.data == NULL &&
-               t->singles == 0) {
+    struct way way = way_of(t);
+    if (!t->receive.in_kernel) {
+        if (transport_may_deliver(t) && !t->eof_seen)
+            way.arm(t);
+    } else if (t->receive.done != way.done || t->direct_replaced) {
+        engine_cancel(t->loop->engine, &t->receive); /* of a protocol that was replaced */
+    } else if (!transport_may_deliver(t) && way.done == receive_done && t->singles == 0) {
         t->singles = SINGLES_AFTER_PAUSE;
         engine_cancel(t->loop->engine, &t->receive);
     }

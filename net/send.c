@@ -7,7 +7,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "net/transport.h"
+#include "net/items.h"
 
 static void send_done(struct op *op, const struct completion *completion);
 
@@ -16,9 +16,70 @@ static struct buffers *buffers_of(rondo_transport *t)
     return &t->loop->engine->buffers;
 }
 
-static bool may_write(const rondo_transport *t)
+bool send_is_allowed(const rondo_transport *t)
 {
     return t->state <= HALF_CLOSED && !t->write_eof;
+}
+
+bool transport_output_is_sent(const rondo_transport *t)
+{
+    /* A descriptor behind which nothing was written has no byte to leave with. */
+    const struct item *due = items_due(t);
+    return byte_queue_is_empty(&t->output) && (due == NULL || due->kind == ITEM_DESCRIPTOR);
+}
+
+/* asyncio raises an exception for what only a programming error can be. */
+static void drop_write(rondo_transport *t)
+{
+    if (!t->write_eof || rondo_is_closing(t) || t->misuse_logged)
+        return;
+    t->misuse_logged = true;
+    rondo_log(RONDO_LOG_WARNING, "%s: bytes written after rondo_write_eof are dropped", transport_name(t));
+}
+
+/* ---- at once --------------------------------------------------------------------------------------------- */
+
+static void let_go_of_lent(rondo_transport *t)
+{
+    if (byte_queue_copy_lent(&t->output, buffers_of(t)))
+        return;
+    rondo_log(RONDO_LOG_ERROR, "%s: no memory for bytes its peer doesn't read: connection ended",
+              transport_name(t));
+    transport_fail(t, -ENOMEM);
+}
+
+/* `sent` of `asked` bytes of the output, or of what comes behind it, have left. */
+static void output_sent(rondo_transport *t, size_t sent, size_t asked)
+{
+    size_t queued = sent < t->output.size ? sent : t->output.size;
+    byte_queue_consume(&t->output, buffers_of(t), queued);
+    items_move_up(t, queued);
+    t->send_waits = sent < asked;
+    if (t->send_waits && !transport_is_ending(t))
+        let_go_of_lent(t);
+}
+
+/* Offer what is queued, and `more` behind it, to the kernel now: what it takes doesn't count against the high-water
+ * mark, as in asyncio, whose write always tries first. Returns how many bytes of `more` it took. */
+static size_t send_at_once(rondo_transport *t, rondo_bytes more)
+{
+    struct engine *engine = t->loop->engine;
+    while (!t->send.in_kernel && !t->send_waits && t->items == NULL && t->state <= FLUSHING) {
+        struct iovec slices[ENGINE_SEND_SLICES_MAX];
+        size_t queued, asked;
+        unsigned count = byte_queue_slices(&t->output, slices, ENGINE_SEND_SLICES_MAX - 1, &queued);
+        bool to_the_end = queued == t->output.size;
+        asked = queued + (to_the_end ? more.size : 0);
+        if (to_the_end && more.size > 0)
+            slices[count++] = (struct iovec){ (char *)more.data, more.size };
+        if (count == 0)
+            return 0;
+        size_t sent = send_ended(t, engine->sockets->send_now(engine, t->fd, slices, count));
+        output_sent(t, sent, asked);
+        if (sent < asked || to_the_end)
+            return sent > queued ? sent - queued : 0;
+    }
+    return 0;
 }
 
 /* ---- flow control --------------------------------------------------------------------------------------- */
@@ -27,7 +88,9 @@ static bool may_write(const rondo_transport *t)
  * call does. */
 static void check_high_water(rondo_transport *t)
 {
-    if (t->over_high_water || t->output.size <= t->high_water_bytes)
+    if (!t->over_high_water && t->output.size > t->high_water_bytes)
+        send_at_once(t, (rondo_bytes){ 0 });
+    if (t->over_high_water || t->output.size <= t->high_water_bytes || transport_is_ending(t))
         return;
     t->over_high_water = true;
     if (t->protocol->pause_writing != NULL)
@@ -43,18 +106,29 @@ static void check_low_water(rondo_transport *t)
         t->protocol->resume_writing(t);
 }
 
-void rondo_set_write_buffer_limits(rondo_transport *t, size_t high_bytes, size_t low_bytes)
+int rondo_set_write_buffer_limits(rondo_transport *t, size_t high_bytes, size_t low_bytes)
 {
     assert(loop_is_here(t->loop));
-    if (high_bytes == 0) {
+    if (high_bytes == RONDO_LIMIT_DEFAULT && low_bytes == RONDO_LIMIT_DEFAULT)
         high_bytes = HIGH_WATER_BYTES;
-        low_bytes = LOW_WATER_BYTES;
-    }
+    else if (high_bytes == RONDO_LIMIT_DEFAULT)
+        high_bytes = low_bytes < SIZE_MAX / 4 ? 4 * low_bytes : SIZE_MAX - 1;
+    if (low_bytes == RONDO_LIMIT_DEFAULT)
+        low_bytes = high_bytes / 4;
+    if (low_bytes > high_bytes)
+        return -EINVAL;
     t->high_water_bytes = high_bytes;
-    t->low_water_bytes = low_bytes < high_bytes ? low_bytes : high_bytes;
+    t->low_water_bytes = low_bytes;
     transport_mark(t); /* resume_writing comes from the loop */
     if (!transport_is_ending(t))
         check_high_water(t);
+    return 0;
+}
+
+void rondo_get_write_buffer_limits(const rondo_transport *t, size_t *low_bytes, size_t *high_bytes)
+{
+    *low_bytes = t->low_water_bytes;
+    *high_bytes = t->high_water_bytes;
 }
 
 size_t rondo_get_write_buffer_size(const rondo_transport *t)
@@ -73,6 +147,11 @@ static bool put(rondo_transport *t, rondo_bytes data)
     return byte_queue_put_copy(&t->output, data);
 }
 
+static bool put_static(rondo_transport *t, rondo_bytes data)
+{
+    return byte_queue_put_static(&t->output, data);
+}
+
 static void queued(rondo_transport *t, bool has_memory)
 {
     transport_mark(t);
@@ -84,35 +163,56 @@ static void queued(rondo_transport *t, bool has_memory)
     transport_fail(t, -ENOMEM);
 }
 
-void rondo_write(rondo_transport *t, rondo_bytes data)
+static void write_bytes(rondo_transport *t, rondo_bytes data, bool (*put)(rondo_transport *t, rondo_bytes))
 {
     assert(loop_is_here(t->loop));
-    if (may_write(t))
-        queued(t, put(t, data));
+    if (!send_is_allowed(t)) {
+        drop_write(t);
+        return;
+    }
+    if (t->output.size + data.size > t->high_water_bytes) {
+        /* Rather not a copy of so many bytes. */
+        size_t sent = t->over_high_water ? 0 : send_at_once(t, data);
+        data = (rondo_bytes){ data.data + sent, data.size - sent };
+        if (!send_is_allowed(t))
+            return; /* it failed */
+    }
+    queued(t, put(t, data));
+}
+
+void rondo_write(rondo_transport *t, rondo_bytes data)
+{
+    write_bytes(t, data, put);
 }
 
 void rondo_write_static(rondo_transport *t, rondo_bytes data)
 {
-    assert(loop_is_here(t->loop));
-    if (may_write(t))
-        queued(t, byte_queue_put_static(&t->output, data));
+    write_bytes(t, data, put_static);
 }
 
 void rondo_writelines(rondo_transport *t, const rondo_bytes *lines, size_t count)
 {
     assert(loop_is_here(t->loop));
-    if (!may_write(t))
+    if (!send_is_allowed(t)) {
+        drop_write(t);
         return;
+    }
     bool has_memory = true;
     for (size_t i = 0; i < count && has_memory; i++)
         has_memory = put(t, lines[i]);
     queued(t, has_memory);
 }
 
+bool rondo_can_write_eof(const rondo_transport *t)
+{
+    assert(loop_is_here(t->loop));
+    return true; /* of every stream there is today; TLS can't */
+}
+
 void rondo_write_eof(rondo_transport *t)
 {
     assert(loop_is_here(t->loop));
-    if (!may_write(t))
+    if (!send_is_allowed(t))
         return;
     t->write_eof = true;
     transport_mark(t);
@@ -128,10 +228,38 @@ void send_half_close(rondo_transport *t)
     t->loop->engine->sockets->half_close(t->loop->engine, t->fd);
 }
 
+size_t send_ended(rondo_transport *t, int result)
+{
+    transport_mark(t);
+    if (result < 0 && result != -EAGAIN && result != -EINTR && result != -ECANCELED)
+        transport_fail(t, result);
+    if (result <= 0)
+        return 0;
+    t->active_ms = rondo_time_ms(t->loop);
+    t->loop->traffic.bytes_out += (size_t)result;
+    return (size_t)result;
+}
+
+unsigned send_slices(const rondo_transport *t, size_t limit, struct iovec *slices, unsigned max, size_t *size)
+{
+    unsigned count = byte_queue_slices(&t->output, slices, max, size);
+    while (*size > limit) {
+        size_t over = *size - limit;
+        struct iovec *last = &slices[count - 1];
+        size_t cut = over < last->iov_len ? over : last->iov_len;
+        last->iov_len -= cut;
+        *size -= cut;
+        if (last->iov_len == 0)
+            count--;
+    }
+    return count;
+}
+
 static void send_arm(rondo_transport *t)
 {
     struct iovec slices[ENGINE_SEND_SLICES_MAX];
-    unsigned count = byte_queue_slices(&t->output, slices, ENGINE_SEND_SLICES_MAX, &t->send_size);
+    size_t limit = t->items == NULL ? t->output.size : t->items->bytes_before;
+    unsigned count = send_slices(t, limit, slices, ENGINE_SEND_SLICES_MAX, &t->send_size);
     t->send.done = send_done;
     engine_send(t->loop->engine, &t->send, t->fd, slices, count, t->send_waits);
 }
@@ -141,36 +269,21 @@ void send_settle(rondo_transport *t)
     check_low_water(t);
     if (transport_is_ending(t) || t->send.in_kernel)
         return;
-    if (!byte_queue_is_empty(&t->output))
-        send_arm(t);
+    struct item *due = items_due(t);
+    if (due != NULL && due->kind == ITEM_FILE)
+        file_settle(t, due);
+    else if (!byte_queue_is_empty(&t->output))
+        due == NULL ? send_arm(t) : descriptors_arm(t);
     else if (t->write_eof)
         send_half_close(t);
 }
 
-static void let_go_of_lent(rondo_transport *t)
+void send_output_ended(rondo_transport *t, int result)
 {
-    if (byte_queue_copy_lent(&t->output, buffers_of(t)))
-        return;
-    rondo_log(RONDO_LOG_ERROR, "%s: no memory for bytes its peer doesn't read: connection ended",
-              transport_name(t));
-    transport_fail(t, -ENOMEM);
+    output_sent(t, send_ended(t, result), t->send_size);
 }
 
 static void send_done(struct op *op, const struct completion *completion)
 {
-    rondo_transport *t = rondo_container_of(op, rondo_transport, send);
-    int result = completion->result;
-    transport_mark(t);
-    if (result < 0 && result != -EAGAIN && result != -EINTR && result != -ECANCELED) {
-        transport_fail(t, result);
-        return;
-    }
-    size_t sent = result > 0 ? (size_t)result : 0;
-    if (sent > 0)
-        t->active_ms = rondo_time_ms(t->loop);
-    t->loop->traffic.bytes_out += sent;
-    byte_queue_consume(&t->output, buffers_of(t), sent);
-    t->send_waits = sent < t->send_size && !byte_queue_is_empty(&t->output);
-    if (t->send_waits && !transport_is_ending(t))
-        let_go_of_lent(t);
+    send_output_ended(rondo_container_of(op, rondo_transport, send), completion->result);
 }

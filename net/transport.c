@@ -37,6 +37,8 @@
 #include <sys/socket.h>
 
 #include "core/memory.h"
+#include "net/items.h"
+#include "net/message.h"
 
 #define LINGER_MS   1000
 #define NEWCOMER_MS 250
@@ -45,6 +47,8 @@ static void settle(rondo_call *call);
 static void join(rondo_transport *t);
 static void lose(rondo_transport *t);
 static void linger(rondo_transport *t);
+static void release(struct protocol_state *self);
+static void free_replaced_states(rondo_transport *t);
 static void close_arm(rondo_transport *t);
 static void close_done(struct op *op, const struct completion *completion);
 static void free_transport(rondo_transport *t);
@@ -83,6 +87,9 @@ rondo_transport *transport_open(struct service *service, const struct transport_
     t->service = service;
     t->owner = start->owner;
     t->protocol = protocol;
+    t->self = &t->first_state;
+    t->first_state.t = t;
+    t->first_state.protocol = protocol;
     t->fd = start->fd;
     t->is_unix = start->family == AF_UNIX;
     t->high_water_bytes = HIGH_WATER_BYTES;
@@ -112,6 +119,7 @@ void transport_mark(rondo_transport *t)
 static void settle(rondo_call *call)
 {
     rondo_transport *t = rondo_container_of(call, rondo_transport, settle);
+    free_replaced_states(t);
     if (!t->made)
         make(t);
     switch (t->state) {
@@ -123,7 +131,7 @@ static void settle(rondo_call *call)
     case FLUSHING:
         byte_queue_clear(&t->inbox, &t->loop->engine->buffers); /* nobody will take it */
         send_settle(t);
-        if (!byte_queue_is_empty(&t->output)) {
+        if (t->state == FLUSHING && !transport_output_is_sent(t)) {
             receive_discard(t);
             return;
         }
@@ -150,7 +158,7 @@ static bool ends_in_order(const rondo_transport *t)
 /* Wait until the kernel holds nothing that the protocol, or the output, owns; each *_done leads back here. */
 static void join(rondo_transport *t)
 {
-    bool throws_away = ends_in_order(t) && t->direct.data == NULL;
+    bool throws_away = ends_in_order(t) && !receive_is_direct(t);
     engine_cancel(t->loop->engine, &t->send);
     if (!throws_away)
         engine_cancel(t->loop->engine, &t->receive);
@@ -169,6 +177,10 @@ static void join(rondo_transport *t)
 /* The end for the protocol. What it wrote is sent or dropped by now. */
 static void lose(rondo_transport *t)
 {
+    t->lost = true;
+    items_clear(t);
+    message_free(t->message);
+    t->message = NULL;
     byte_queue_clear(&t->output, &t->loop->engine->buffers);
     byte_queue_clear(&t->inbox, &t->loop->engine->buffers);
     rondo_timer_cancel(&t->timer);
@@ -179,8 +191,8 @@ static void lose(rondo_transport *t)
         rondo_log(RONDO_LOG_DEBUG, "%s: connection lost: %s", transport_name(t), strerror(-t->error));
     if (t->protocol->connection_lost != NULL)
         t->protocol->connection_lost(t, t->error);
-    if (t->protocol->_release != NULL)
-        t->protocol->_release(t);
+    free_replaced_states(t);
+    release(t->self);
     struct transport_owner *owner = t->owner;
     t->owner = NULL;
     if (owner != NULL) {
@@ -242,11 +254,60 @@ static void free_transport(rondo_transport *t)
 {
     assert(t->state == CLOSING && !t->receive.in_kernel && !t->send.in_kernel && !t->close.in_kernel);
     assert(byte_queue_is_empty(&t->output) && byte_queue_is_empty(&t->inbox));
+    assert(t->items == NULL && t->message == NULL && t->replaced == NULL);
     assert(!rondo_timer_is_running(&t->timer));
     rondo_call_cancel(&t->settle);
     list_remove(&t->in_service);
     t->loop->users--;
+    if (t->self != &t->first_state)
+        memory_free(t->self);
     memory_free(t);
+}
+
+/* ---- the protocol's state --------------------------------------------------------------------------------- */
+
+static void release(struct protocol_state *self)
+{
+    if (self->protocol->_release != NULL)
+        self->protocol->_release(self->protocol, self->state);
+}
+
+/* The loop calls, so no callback of theirs is under way; and nothing of them is in the kernel. */
+static void free_replaced_states(rondo_transport *t)
+{
+    if (t->direct_replaced)
+        return; /* the memory may be in one of them */
+    while (t->replaced != NULL) {
+        struct replaced_state *replaced = t->replaced;
+        t->replaced = replaced->next;
+        release(replaced->self);
+        if (replaced->self != &t->first_state)
+            memory_free(replaced->self);
+        memory_free(replaced);
+    }
+}
+
+int rondo_set_protocol(rondo_transport *t, const rondo_protocol *protocol)
+{
+    assert(loop_is_here(t->loop));
+    if (t->lost)
+        return -ENOTCONN;
+    struct protocol_state *self = memory_new(sizeof *self + protocol->size);
+    struct replaced_state *replaced = memory_new(sizeof *replaced);
+    int rc = self == NULL || replaced == NULL ? -ENOMEM : receive_protocol_is_replaced(t);
+    if (rc < 0) {
+        memory_free(self);
+        memory_free(replaced);
+        return rc;
+    }
+    *replaced = (struct replaced_state){ t->replaced, t->self };
+    t->replaced = replaced;
+    self->t = t;
+    self->protocol = protocol;
+    t->self = self;
+    t->protocol = protocol;
+    transport_mark(t);
+    return 0;
 }
 
 /* ---- ends that come from outside ------------------------------------------------------------------------- */
@@ -278,8 +339,7 @@ void transport_drain(rondo_transport *t)
     if (t->state != OPEN)
         return;
     t->draining = true;
-    t->drain_bytes =
-        t->loop->engine->sockets->unread(t->loop->engine, t->fd) + t->inbox.size + t->direct_waits;
+    t->drain_bytes = t->loop->engine->sockets->unread(t->loop->engine, t->fd) + receive_waiting_bytes(t);
     if (t->drain_bytes > 0)
         return;
     /* A connection just made, by a client whose request is still on its way: it gets a moment more. */
@@ -298,7 +358,7 @@ static void check_idle(rondo_transport *t)
         rondo_call_later(t->loop, &t->timer, timeout_ms - idle_ms, timer_expired);
         return;
     }
-    t->reset = t->output.size > 0; /* what it doesn't read can't be delivered in order */
+    t->reset = !transport_output_is_sent(t); /* what it doesn't read can't be delivered in order */
     transport_fail(t, -ETIMEDOUT);
 }
 
@@ -349,12 +409,12 @@ bool rondo_is_closing(const rondo_transport *t)
 
 void *rondo_self(rondo_transport *t)
 {
-    return t->protocol->size == 0 ? NULL : t->self;
+    return t->protocol->size == 0 ? NULL : t->self->state;
 }
 
 rondo_transport *rondo_transport_of(void *self)
 {
-    return rondo_container_of(self, rondo_transport, self);
+    return rondo_container_of(self, struct protocol_state, state)->t;
 }
 
 const rondo_protocol *rondo_get_protocol(const rondo_transport *t)

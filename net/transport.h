@@ -15,6 +15,19 @@
 #define HIGH_WATER_BYTES (64 * 1024) /* asyncio's defaults */
 #define LOW_WATER_BYTES  (16 * 1024)
 
+/* The protocol's state of a connection. */
+struct protocol_state {
+    rondo_transport *t; /* the way back, for rondo_transport_of */
+    const rondo_protocol *protocol;
+    _Alignas(max_align_t) char state[];
+};
+
+/* A state replaced by rondo_set_protocol, which lives until the callback that did it has returned. */
+struct replaced_state {
+    struct replaced_state *next;
+    struct protocol_state *self;
+};
+
 enum transport_state { OPEN, HALF_CLOSED, FLUSHING, JOINING, LINGERING, CLOSING };
 
 struct rondo_transport {
@@ -37,15 +50,22 @@ struct rondo_transport {
     bool send_waits : 1;      /* the peer reads slowly: the next send waits for room */
     bool reset : 1;           /* the end is a reset (RST) */
     bool heard : 1;           /* something has been received */
-    bool draining : 1;        /* the server stops: close when drain_bytes are delivered */
-    uint8_t singles;          /* receives to be made one by one, after reading was paused */
+    bool lost : 1;            /* connection_lost is being, or has been, called */
+    bool direct_replaced : 1; /* the kernel writes into memory of a protocol that was replaced */
+    bool misuse_logged : 1;
+    bool draining : 1; /* the server stops: close when drain_bytes are delivered */
+    uint8_t singles;   /* receives to be made one by one, after reading was paused */
 
     struct op receive, send, close;
     size_t send_size; /* bytes asked of the send in the kernel */
     struct byte_queue output;
+    struct item *items; /* files and descriptors between the output's bytes */
+    struct message
+        *message; /* a unix socket whose protocol takes descriptors: bytes and descriptors received */
     struct byte_queue inbox; /* received, but not delivered: reading is paused */
     size_t unread;           /* bytes that data_received handed back */
-    rondo_buffer direct;     /* get_buffer's memory, while it is the kernel's */
+    int receive_error;       /* the connection broke behind bytes that wait: reading is paused */
+    rondo_buffer direct;     /* memory of the protocol or the message, from arming until it is delivered */
     size_t direct_waits;     /* bytes in it not delivered: reading is paused */
     size_t high_water_bytes, low_water_bytes;
     size_t drain_bytes;
@@ -56,7 +76,9 @@ struct rondo_transport {
     uint64_t active_ms; /* when a byte last went in or out */
     struct rondo_link in_service;
 
-    _Alignas(max_align_t) char self[];
+    struct replaced_state *replaced;
+    struct protocol_state *self;
+    struct protocol_state first_state; /* last: it has the size that the first protocol asks for */
 };
 
 /* What a transport belongs to, beside its shard: a server, or a connector. */
@@ -97,6 +119,9 @@ bool transport_may_deliver(const rondo_transport *t);
 
 /* ---- between transport.c, receive.c and send.c ---- */
 
+/* All that was written has been handed to the kernel. */
+bool transport_output_is_sent(const rondo_transport *t);
+
 /* Look at it before the next system call: settle. */
 void transport_mark(rondo_transport *t);
 
@@ -120,9 +145,25 @@ void receive_settle(rondo_transport *t);
 /* Receive and throw away: nobody wants it, but the peer's end is still of interest. */
 void receive_discard(rondo_transport *t);
 
+/* The kernel receives into memory of the protocol or of the message. */
+bool receive_is_direct(const rondo_transport *t);
+/* Bytes received and not yet delivered. */
+size_t receive_waiting_bytes(const rondo_transport *t);
+/* The protocol is about to be another one. Returns 0, or -ENOMEM: then it must not. */
+int receive_protocol_is_replaced(rondo_transport *t);
+
+/* May it be written to? */
+bool send_is_allowed(const rondo_transport *t);
 /* Issue the send, or the half-close, that is due. */
 void send_settle(rondo_transport *t);
 void send_half_close(rondo_transport *t);
+/* A send, of whatever, has ended. Returns the bytes sent; 0, too, when it failed, which is told to the transport. */
+size_t send_ended(rondo_transport *t, int result);
+/* A send of the output's first t->send_size bytes has ended. */
+void send_output_ended(rondo_transport *t, int result);
+/* The output's first slices, at most `max`, and no more than `limit` bytes. Returns how many; *size: their bytes. */
+unsigned send_slices(const rondo_transport *t, size_t limit, struct iovec *slices, unsigned max,
+                     size_t *size);
 
 /* May one more buffer be kept by reference in this queue? A peer that doesn't read must not starve its shard. */
 bool transport_may_keep(const rondo_transport *t, const struct byte_queue *queue);

@@ -25,9 +25,14 @@ static const rondo_line_protocol *table_of(const rondo_transport *t)
     return rondo_container_of(rondo_get_protocol(t), const rondo_line_protocol, protocol);
 }
 
+static struct receiver *receiver_in(const rondo_line_protocol *table, void *self)
+{
+    return (struct receiver *)((char *)self + RONDO__LINE_STATE_OFFSET(table->size));
+}
+
 static struct receiver *receiver_of(rondo_transport *t)
 {
-    return (struct receiver *)((char *)rondo_self(t) + RONDO__LINE_STATE_OFFSET(table_of(t)->size));
+    return receiver_in(table_of(t), rondo_self(t));
 }
 
 static struct line_rules rules_of(const rondo_line_protocol *table)
@@ -84,7 +89,8 @@ void rondo__line_data_received(rondo_transport *t, rondo_bytes data)
         else
             no_memory(t, table);
 
-        if (!transport_may_deliver(t)) {
+        bool replaced = rondo_get_protocol(t) != &table->protocol; /* what follows is the new one's */
+        if (replaced || !transport_may_deliver(t)) {
             line_parser_drop_line(&receiver->parser); /* it may take long until the next line */
             if (!rondo_is_closing(t))
                 transport_unread(t, data);
@@ -93,9 +99,10 @@ void rondo__line_data_received(rondo_transport *t, rondo_bytes data)
     }
 }
 
-void rondo__line_release(rondo_transport *t)
+void rondo__line_release(const rondo_protocol *protocol, void *self)
 {
-    line_parser_release(&receiver_of(t)->parser);
+    const rondo_line_protocol *table = rondo_container_of(protocol, const rondo_line_protocol, protocol);
+    line_parser_release(&receiver_in(table, self)->parser);
 }
 
 /* True also for the rest of a line, as behind a command: its delimiter lies behind that, too. */

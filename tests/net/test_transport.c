@@ -472,12 +472,26 @@ Test(transport, writes_after_close_or_abort_are_dropped)
 
 /* ---- flow control ---------------------------------------------------------------------------------------- */
 
+/* Writes block by block until the kernel takes no more. */
+static void fill_kernel(struct pair *p)
+{
+    static char block[65536];
+    limit_peer(p, 4096);
+    while (rondo_get_write_buffer_size(p->t) == 0) {
+        rondo_write(p->t, (rondo_bytes){ block, sizeof block });
+        pair_turn(p);
+    }
+}
+
 Test(transport, pause_writing_comes_above_high_water_and_resume_writing_at_low_water)
 {
     struct pair p;
-    static char block[100];
+    static char block[100], sink[100];
     pair_is_given(&p, &recording_flow);
-    rondo_set_write_buffer_limits(p.t, 200, 100);
+    rondo_set_write_buffer_limits(p.t, 1000 * 1000, 0);
+    fill_kernel(&p);
+    size_t queued = rondo_get_write_buffer_size(p.t);
+    rondo_set_write_buffer_limits(p.t, queued + 200, queued);
 
     rondo_write(p.t, (rondo_bytes){ block, 100 });
     rondo_write(p.t, (rondo_bytes){ block, 100 });
@@ -486,8 +500,69 @@ Test(transport, pause_writing_comes_above_high_water_and_resume_writing_at_low_w
     cr_assert(eq(str, p.calls, "CM PW"), "inside the call");
     rondo_write(p.t, (rondo_bytes){ block, 100 });
     cr_assert(eq(str, p.calls, "CM PW"), "once");
+    while (rondo_get_write_buffer_size(p.t) > queued) {
+        cr_assert(eq(str, p.calls, "CM PW"));
+        peer_receive(&p, sink, sizeof sink);
+    }
     pair_turn(&p);
     cr_assert(eq(str, p.calls, "CM PW RW"));
+    pair_close(&p);
+}
+
+Test(transport, pause_writing_does_not_come_for_what_the_kernel_takes_at_once)
+{
+    struct pair p;
+    static char much[40 * 1000], sink[40 * 1000];
+    pair_is_given(&p, &recording_flow);
+    rondo_set_write_buffer_limits(p.t, 0, 0);
+    fill_pattern(much, sizeof much, 5);
+
+    rondo_write(p.t, (rondo_bytes){ much, 10 });
+    rondo_write(p.t, (rondo_bytes){ much + 10, sizeof much - 10 });
+    cr_assert(eq(sz, rondo_get_write_buffer_size(p.t), 0));
+    cr_assert(eq(str, p.calls, "CM"));
+    cr_assert(eq(int, (int)peer_receive(&p, sink, sizeof sink), (int)sizeof sink));
+    cr_assert_eq(memcmp(much, sink, sizeof sink), 0);
+    cr_assert(eq(str, p.calls, "CM"));
+    pair_close(&p);
+}
+
+Test(transport, what_the_kernel_takes_at_once_follows_what_was_queued)
+{
+    struct pair p;
+    static char much[300 * 1000], sink[300 * 1000];
+    pair_is_given(&p, &recording_flow);
+    fill_pattern(much, sizeof much, 6);
+    size_t sizes[] = { 1, 60000, 5, 5000, 66000, 1, 100000 }, at = 0;
+    for (unsigned i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        rondo_bytes two[] = { { much + at, sizes[i] / 2 },
+                              { much + at + sizes[i] / 2, sizes[i] - sizes[i] / 2 } };
+        if (i % 2 == 0)
+            rondo_write(p.t, (rondo_bytes){ much + at, sizes[i] });
+        else
+            rondo_writelines(p.t, two, 2);
+        at += sizes[i];
+    }
+    cr_assert(eq(int, (int)peer_receive(&p, sink, at), (int)at));
+    cr_assert_eq(memcmp(much, sink, at), 0);
+    pair_close(&p);
+}
+
+Test(transport, a_write_to_a_peer_that_has_reset_fails_by_connection_lost_from_the_loop)
+{
+    struct pair p;
+    static char much[100 * 1000];
+    pair_is_given(&p, &recording_flow);
+    rondo_pause_reading(p.t);
+    pair_turn(&p);
+    peer_reset(&p);
+
+    rondo_write(p.t, (rondo_bytes){ much, sizeof much });
+    cr_assert(rondo_is_closing(p.t));
+    cr_assert(eq(str, p.calls, "CM"));
+    pair_run_until_lost(&p);
+    cr_assert(eq(str, p.calls, "CM CL"));
+    cr_assert(eq(int, p.lost_error, -ECONNRESET));
     pair_close(&p);
 }
 
@@ -529,17 +604,34 @@ Test(transport, new_limits_take_effect_at_once_in_both_directions)
     pair_close(&p);
 }
 
+static void limits_are(struct pair *p, size_t high_bytes, size_t low_bytes)
+{
+    size_t low, high;
+    rondo_get_write_buffer_limits(p->t, &low, &high);
+    cr_assert(eq(sz, high, high_bytes));
+    cr_assert(eq(sz, low, low_bytes));
+}
+
 Test(transport, limits_have_asyncio_s_defaults)
 {
     struct pair p;
+    const size_t none = RONDO_LIMIT_DEFAULT;
     pair_is_given(&p, &recording_flow);
-    cr_assert(eq(sz, p.t->high_water_bytes, 65536));
-    cr_assert(eq(sz, p.t->low_water_bytes, 16384));
-    rondo_set_write_buffer_limits(p.t, 10, 20);
-    cr_assert(eq(sz, p.t->low_water_bytes, 10), "never above the high mark");
-    rondo_set_write_buffer_limits(p.t, 0, 5);
-    cr_assert(eq(sz, p.t->high_water_bytes, 65536));
-    cr_assert(eq(sz, p.t->low_water_bytes, 16384));
+    limits_are(&p, 65536, 16384);
+    cr_assert(eq(int, rondo_set_write_buffer_limits(p.t, 20, 10), 0));
+    limits_are(&p, 20, 10);
+    cr_assert(eq(int, rondo_set_write_buffer_limits(p.t, 10, 20), -EINVAL), "never above the high mark");
+    limits_are(&p, 20, 10);
+    cr_assert(eq(int, rondo_set_write_buffer_limits(p.t, 1000, none), 0));
+    limits_are(&p, 1000, 250);
+    cr_assert(eq(int, rondo_set_write_buffer_limits(p.t, none, 1000), 0));
+    limits_are(&p, 4000, 1000);
+    cr_assert(eq(int, rondo_set_write_buffer_limits(p.t, none, SIZE_MAX - 1), 0));
+    limits_are(&p, SIZE_MAX - 1, SIZE_MAX - 1);
+    cr_assert(eq(int, rondo_set_write_buffer_limits(p.t, 0, none), 0));
+    limits_are(&p, 0, 0);
+    cr_assert(eq(int, rondo_set_write_buffer_limits(p.t, none, none), 0));
+    limits_are(&p, 65536, 16384);
     pair_close(&p);
 }
 

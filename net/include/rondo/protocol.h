@@ -6,6 +6,7 @@
  *   start -> connection_made
  *              [-> data_received]*                       or, when get_buffer is set,
  *              [-> get_buffer [-> buffer_updated]?]*
+ *              [-> file_descriptor_received]*
  *              [-> eof_received]?
  *         -> connection_lost -> end
  *
@@ -45,13 +46,18 @@ typedef struct rondo_protocol {
      * connection_lost or the next get_buffer: don't read, write or free it, and don't give it to two
      * connections. The state of the connection, rondo_self(t), is a good place.
      *
-     *   size_hint   0: any size will do                                    asyncio: sizehint -1
+     *   size_hint   0: any size will do (asyncio: -1). Else so many bytes wait, which were received for the protocol
+     *               before this one (rondo_set_protocol): they are copied, piece by piece where the memory is less.
      *
      * Returns the memory; 0 bytes or NULL end the connection with -ENOBUFS. */
     rondo_buffer (*get_buffer)(rondo_transport *t, size_t size_hint);
 
     /* nbytes, 1 or more, are in the memory that get_buffer gave last, from its beginning. */
     void (*buffer_updated)(rondo_transport *t, size_t nbytes);
+
+    /* Over a Unix socket the peer passed a descriptor, with the bytes that follow it. It is yours: close it. NULL:
+     * descriptors that come are closed by the kernel.    Twisted: fileDescriptorReceived */
+    void (*file_descriptor_received)(rondo_transport *t, int fd);
 
     /* The peer sends no more; at most once. true: the connection stays open for writing, and you will
      * rondo_close it. false, or NULL: it is closed once all that was written is sent. */
@@ -73,7 +79,7 @@ typedef struct rondo_protocol {
     void (*connection_lost)(rondo_transport *t, int error);
 
     /* Not yours: a receiver built on the transport (lines, frames) frees what it keeps beside your state. */
-    void (*_release)(rondo_transport *t);
+    void (*_release)(const struct rondo_protocol *protocol, void *self);
 } rondo_protocol;
 
 #ifdef __cplusplus

@@ -79,7 +79,7 @@ void rondo_send_line(rondo_transport *t, rondo_bytes line);
 #define RONDO__LINE_STATE_OFFSET(size_) (((size_) + 15) & ~(size_t)15)
 #define RONDO__LINE_STATE_SIZE          64
 void rondo__line_data_received(rondo_transport *t, rondo_bytes data);
-void rondo__line_release(rondo_transport *t);
+void rondo__line_release(const rondo_protocol *protocol, void *self);
 
 #ifdef __cplusplus
 }
