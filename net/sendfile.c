@@ -12,10 +12,12 @@
 static void read_done(struct op *op, const struct completion *completion);
 static void chunk_done(struct op *op, const struct completion *completion);
 
-static bool is_regular_file(int fd)
+static int check_file(int fd)
 {
     struct stat status;
-    return fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
+    if (fstat(fd, &status) < 0)
+        return -errno;
+    return S_ISREG(status.st_mode) ? 0 : -EINVAL;
 }
 
 /* A descriptor waits for a byte to leave with: the file's are not it. */
@@ -37,10 +39,12 @@ int rondo_sendfile(rondo_transport *t, int fd, uint64_t offset, uint64_t count,
     assert(loop_is_here(t->loop));
     if (!send_is_allowed(t))
         return -EPIPE;
-    if (count == 0 || offset > INT64_MAX || !is_regular_file(fd) || descriptor_waits_for_a_byte(t))
+    if (count == 0 || offset > INT64_MAX || descriptor_waits_for_a_byte(t))
         return -EINVAL;
     struct item *file;
-    int rc = items_put(t, ITEM_FILE, fd, &file);
+    int rc = check_file(fd);
+    if (rc == 0)
+        rc = items_put(t, ITEM_FILE, fd, &file);
     if (rc < 0)
         return rc;
     file->offset = offset;

@@ -63,6 +63,12 @@ static void start_idle_timer(rondo_transport *t)
         rondo_call_later(t->loop, &t->timer, timeout_ms, timer_expired);
 }
 
+/* --max-connections is about those that come in. */
+static bool counts(const struct transport_owner *owner)
+{
+    return owner == NULL || owner->is_server;
+}
+
 static void make(rondo_transport *t)
 {
     t->made = true;
@@ -79,7 +85,8 @@ rondo_transport *transport_open(struct service *service, const struct transport_
     if (t == NULL) {
         rondo_log(RONDO_LOG_ERROR, "no memory for a connection of %zu bytes: closed",
                   sizeof *t + protocol->size);
-        service_forget(service);
+        if (counts(start->owner))
+            service_forget(service);
         service->loop->engine->sockets->close_now(service->loop->engine, start->fd);
         return NULL;
     }
@@ -186,7 +193,8 @@ static void lose(rondo_transport *t)
     rondo_timer_cancel(&t->timer);
     t->loop->traffic.connections_open--;
     t->loop->traffic.connections_lost++;
-    service_forget(t->service);
+    if (counts(t->owner))
+        service_forget(t->service);
     if (t->error < 0)
         rondo_log(RONDO_LOG_DEBUG, "%s: connection lost: %s", transport_name(t), strerror(-t->error));
     if (t->protocol->connection_lost != NULL)

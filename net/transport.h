@@ -98,7 +98,7 @@ struct transport_start {
     bool later; /* connection_made comes from the loop, not from inside this call */
 };
 
-/* Begin a connection, one that service_admit has counted: calls connection_made. Its descriptor is the transport's from
+/* Begin a connection, one that service_admit has counted unless a connector owns it: calls connection_made. Its descriptor is the transport's from
  * here on, also when there is no memory for one: then it is closed, the reason logged, and NULL returned.
  * Thread: the loop of the service, for all of these. */
 rondo_transport *transport_open(struct service *service, const struct transport_start *start);

@@ -196,15 +196,29 @@ static void connect_pair(int *ours, int *theirs)
     close(listener);
 }
 
+static void connect_unix_pair(int *ours, int *theirs)
+{
+    int ends[2];
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    *ours = ends[0];
+    *theirs = ends[1];
+    fcntl(*theirs, F_SETFL, O_NONBLOCK);
+}
+
 void pair_open_in(struct pair *p, struct world *world, const rondo_protocol *protocol)
 {
     int ours;
     p->loop = &world->loop;
     if (p->memory_size == 0)
         p->memory_size = sizeof p->memory;
-    connect_pair(&ours, &p->peer);
+    if (p->is_unix)
+        connect_unix_pair(&ours, &p->peer);
+    else
+        connect_pair(&ours, &p->peer);
     opening = p;
-    struct transport_start start = { .protocol = protocol, .fd = ours, .family = AF_INET };
+    struct transport_start start = { .protocol = protocol,
+                                     .fd = ours,
+                                     .family = p->is_unix ? AF_UNIX : AF_INET };
     cr_assert_not_null(transport_open(&world->service, &start));
 }
 

@@ -1,4 +1,4 @@
-/* A transport under test, and its peer: a real TCP connection over loopback. The transport's end belongs to a loop that
+/* A transport under test, and its peer: a real TCP connection over loopback, or a Unix one. The transport's end belongs to a loop that
  * the test turns itself, the peer's end is a plain socket of the test, so everything happens in one thread, in an
  * order the test decides, and nothing sleeps.
  *
@@ -37,6 +37,7 @@ struct pair {
     void (*on_pause)(struct pair *p);
     void (*on_resume)(struct pair *p);
     void (*on_lost)(struct pair *p);
+    bool is_unix;    /* a Unix socket, not TCP: set before pair_open */
     bool stay_open;  /* eof_received returns it */
     int note;        /* the test's own */
     char memory[64]; /* get_buffer's */
