@@ -22,7 +22,7 @@ struct item {
     int64_t sent_bytes;
     void (*sent)(rondo_transport *t, int64_t nbytes);
     char *chunk; /* read, and on its way out */
-    size_t chunk_bytes, chunk_sent;
+    size_t chunk_room, chunk_bytes, chunk_sent;
 
     /* The first of the descriptors that leave together: what sendmsg needs. */
     struct passing *passing;

@@ -1,22 +1,30 @@
 /* A file as a part of the output: file_settle -> read_arm … read_done -> chunk_arm … chunk_done -> file_settle …
  *
- * A chunk is read, then sent, by the transport's one send operation, so it has its place in the order. */
+ * A chunk is read, then sent, by the transport's one send operation, so it has its place in the order. Splicing the file
+ * to the socket costs more CPU than this copy: 1.2 to 4 times as much, measured in perf/README.md. */
 #include <errno.h>
 #include <sys/stat.h>
 
 #include "core/memory.h"
 #include "net/items.h"
 
-#define CHUNK_BYTES (128 * 1024)
+#define CHUNK_BYTES (256 * 1024)
 
 static void read_done(struct op *op, const struct completion *completion);
 static void chunk_done(struct op *op, const struct completion *completion);
 
-static int check_file(int fd)
+static uint64_t smaller(uint64_t one, uint64_t other)
+{
+    return one < other ? one : other;
+}
+
+/* *size: what there is of it now. */
+static int check_file(int fd, uint64_t *size)
 {
     struct stat status;
     if (fstat(fd, &status) < 0)
         return -errno;
+    *size = (uint64_t)status.st_size;
     return S_ISREG(status.st_mode) ? 0 : -EINVAL;
 }
 
@@ -42,7 +50,8 @@ int rondo_sendfile(rondo_transport *t, int fd, uint64_t offset, uint64_t count,
     if (count == 0 || offset > INT64_MAX || descriptor_waits_for_a_byte(t))
         return -EINVAL;
     struct item *file;
-    int rc = check_file(fd);
+    uint64_t size;
+    int rc = check_file(fd, &size);
     if (rc == 0)
         rc = items_put(t, ITEM_FILE, fd, &file);
     if (rc < 0)
@@ -50,6 +59,7 @@ int rondo_sendfile(rondo_transport *t, int fd, uint64_t offset, uint64_t count,
     file->offset = offset;
     file->left = count < INT64_MAX ? count : INT64_MAX;
     file->sent = sent;
+    file->chunk_room = (size_t)smaller(CHUNK_BYTES, smaller(count, size > offset ? size - offset : 1));
     transport_mark(t);
     return 0;
 }
@@ -70,13 +80,13 @@ static void file_ended(rondo_transport *t, int error)
 static void read_arm(rondo_transport *t, struct item *file)
 {
     if (file->chunk == NULL)
-        file->chunk = memory_alloc(CHUNK_BYTES);
+        file->chunk = memory_alloc(file->chunk_room);
     if (file->chunk == NULL) {
         rondo_log(RONDO_LOG_ERROR, "%s: no memory to send a file: connection ended", transport_name(t));
         transport_fail(t, -ENOMEM);
         return;
     }
-    rondo_buffer memory = { file->chunk, file->left < CHUNK_BYTES ? (size_t)file->left : CHUNK_BYTES };
+    rondo_buffer memory = { file->chunk, (size_t)smaller(file->left, file->chunk_room) };
     t->send.done = read_done;
     engine_read_file(t->loop->engine, &t->send, file->fd, file->offset, memory);
 }
