@@ -242,17 +242,17 @@ static void close_arm(rondo_transport *t)
 {
     rondo_timer_cancel(&t->timer);
     engine_cancel(t->loop->engine, &t->receive);
-    if (t->receive.in_kernel || t->close.in_kernel)
+    if (t->receive.in_kernel || t->send.in_kernel)
         return;
     if (t->reset)
         t->loop->engine->sockets->reset_at_close(t->loop->engine, t->fd);
-    t->close.done = close_done;
-    engine_close_fd(t->loop->engine, &t->close, t->fd);
+    t->send.done = close_done;
+    engine_close_fd(t->loop->engine, &t->send, t->fd);
 }
 
 static void close_done(struct op *op, const struct completion *completion)
 {
-    rondo_transport *t = rondo_container_of(op, rondo_transport, close);
+    rondo_transport *t = rondo_container_of(op, rondo_transport, send);
     if (completion->result < 0)
         rondo_log(RONDO_LOG_ERROR, "close of descriptor %d: %s", t->fd, strerror(-completion->result));
     free_transport(t);
@@ -260,7 +260,7 @@ static void close_done(struct op *op, const struct completion *completion)
 
 static void free_transport(rondo_transport *t)
 {
-    assert(t->state == CLOSING && !t->receive.in_kernel && !t->send.in_kernel && !t->close.in_kernel);
+    assert(t->state == CLOSING && !t->receive.in_kernel && !t->send.in_kernel);
     assert(byte_queue_is_empty(&t->output) && byte_queue_is_empty(&t->inbox));
     assert(t->items == NULL && t->message == NULL && t->replaced == NULL);
     assert(!rondo_timer_is_running(&t->timer));

@@ -36,11 +36,13 @@ struct rondo_transport {
     struct transport_owner *owner;
     const rondo_protocol *protocol;
     int fd;
-    int error; /* for connection_lost */
+    int error;         /* for connection_lost */
+    int receive_error; /* the connection broke behind bytes that wait: reading is paused */
 
-    enum transport_state state;
-    bool made : 1; /* connection_made has been called */
-    bool is_unix : 1;
+    enum transport_state state : 8;
+    bool made : 1;            /* connection_made has been called */
+    bool lost : 1;            /* connection_lost is being, or has been, called */
+    bool is_unix : 1;         /* a Unix socket */
     bool reading_paused : 1;  /* by the protocol */
     bool over_high_water : 1; /* output has been above the high-water mark, and not yet down to the low one */
     bool eof_seen : 1;        /* the peer sends no more */
@@ -48,29 +50,30 @@ struct rondo_transport {
     bool write_eof : 1;       /* half-close when the output is sent */
     bool write_shut : 1;      /* done so */
     bool send_waits : 1;      /* the peer reads slowly: the next send waits for room */
+    bool direct_replaced : 1; /* the kernel receives into memory of a protocol that was replaced */
     bool reset : 1;           /* the end is a reset (RST) */
     bool heard : 1;           /* something has been received */
-    bool lost : 1;            /* connection_lost is being, or has been, called */
-    bool direct_replaced : 1; /* the kernel writes into memory of a protocol that was replaced */
-    bool misuse_logged : 1;
-    bool draining : 1; /* the server stops: close when drain_bytes are delivered */
-    uint8_t singles;   /* receives to be made one by one, after reading was paused */
+    bool draining : 1;        /* the server stops: close when drain_bytes are delivered */
+    bool misuse_logged : 1;   /* written to after rondo_write_eof */
+    uint8_t singles;          /* receives to be made one by one, after reading was paused */
 
-    struct op receive, send, close;
+    struct op receive, send; /* send: also what reads a file to be sent, and in the end the close */
+
     size_t send_size; /* bytes asked of the send in the kernel */
     struct byte_queue output;
     struct item *items; /* files and descriptors between the output's bytes */
-    struct message
-        *message; /* a unix socket whose protocol takes descriptors: bytes and descriptors received */
-    struct byte_queue inbox; /* received, but not delivered: reading is paused */
-    size_t unread;           /* bytes that data_received handed back */
-    int receive_error;       /* the connection broke behind bytes that wait: reading is paused */
-    rondo_buffer direct;     /* memory of the protocol or the message, from arming until it is delivered */
-    size_t direct_waits;     /* bytes in it not delivered: reading is paused */
     size_t high_water_bytes, low_water_bytes;
-    size_t drain_bytes;
-    size_t unacknowledged; /* lingering: bytes of the answer, when last looked at */
 
+    struct byte_queue inbox; /* received, but not delivered: reading is paused */
+    rondo_buffer direct;     /* get_buffer's memory, from arming until it is delivered */
+    size_t direct_waits;     /* bytes in it not delivered: reading is paused */
+    struct message *message; /* bytes with descriptors, for a protocol that takes these */
+    size_t unread;           /* bytes that data_received handed back */
+
+    union {
+        size_t drain_bytes;
+        size_t unacknowledged; /* lingering: bytes of the answer, when last looked at */
+    };
     rondo_call settle;
     rondo_timer timer;  /* idle time; a drained newcomer's last moment; lingering */
     uint64_t active_ms; /* when a byte last went in or out */
