@@ -205,7 +205,7 @@ void rondo_writelines(rondo_transport *t, const rondo_bytes *lines, size_t count
 
 bool rondo_can_write_eof(const rondo_transport *t)
 {
-    assert(loop_is_here(t->loop));
+    (void)t;
     return true; /* of every stream there is today; TLS can't */
 }
 

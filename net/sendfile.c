@@ -50,7 +50,7 @@ int rondo_sendfile(rondo_transport *t, int fd, uint64_t offset, uint64_t count,
     if (count == 0 || offset > INT64_MAX || descriptor_waits_for_a_byte(t))
         return -EINVAL;
     struct item *file;
-    uint64_t size;
+    uint64_t size = 0;
     int rc = check_file(fd, &size);
     if (rc == 0)
         rc = items_put(t, ITEM_FILE, fd, &file);
