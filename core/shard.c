@@ -3,13 +3,14 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "core/control.h"
+#include "core/executor.h"
 #include "core/log.h"
 #include "core/memory.h"
+#include "core/thread.h"
 
 static void move_to(struct shard *shard, enum shard_state state)
 {
@@ -52,6 +53,7 @@ static void live(struct shard *shard)
         rondo_log(RONDO_LOG_ERROR, "shard %u: io_uring_enter: %s: its connections are lost",
                   shard->loop.index, strerror(-rc));
         shard->error = rc;
+        executor_abandon(&shard->loop);
         return;
     }
     loop_refuse_posts(&shard->loop); /* while what they may ask for is still there */
@@ -76,16 +78,7 @@ int shard_open(struct shard *shard, struct control *control, unsigned index, int
     shard->loop.shard = shard;
     shard->loop.wake_fd = -1;
 
-    /* It inherits this mask: signals are the control thread's, but for those that a fault raises in the thread itself. */
-    static const int faults[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT };
-    sigset_t blocked, before;
-    sigfillset(&blocked);
-    for (unsigned i = 0; i < sizeof faults / sizeof *faults; i++)
-        sigdelset(&blocked, faults[i]);
-    pthread_sigmask(SIG_SETMASK, &blocked, &before);
-    int error = pthread_create(&shard->thread, NULL, shard_main, shard);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return -error;
+    return thread_start(&shard->thread, shard_main, shard);
 }
 
 void shard_join(struct shard *shard)
