@@ -48,6 +48,16 @@ static void for_each_transport(struct service *service, void (*act)(rondo_transp
         act(rondo_container_of(link, rondo_transport, in_service));
 }
 
+/* The service is draining, so that what their users do now adds none. */
+static void stop_stoppables(struct service *service)
+{
+    assert(service->draining);
+    for (struct rondo_link *link; (link = list_pop(&service->stoppables)) != NULL;) {
+        struct stoppable *stoppable = rondo_container_of(link, struct stoppable, in_service);
+        stoppable->stop(stoppable);
+    }
+}
+
 static void free_service(struct service *service)
 {
     service->loop->upstairs = NULL;
@@ -71,6 +81,7 @@ static int start(rondo_loop *loop, void *context)
     service->listeners = memory_new(settings->address_count * sizeof *service->listeners);
     service->shard_state = app->shard_size > 0 ? memory_new(app->shard_size) : NULL;
     list_init(&service->transports);
+    list_init(&service->stoppables);
     loop->upstairs = service;
 
     int rc =
@@ -79,6 +90,8 @@ static int start(rondo_loop *loop, void *context)
         rc = app->shard_start(loop);
     if (rc < 0) {
         rondo_log(RONDO_LOG_ERROR, "shard %u can't start: %s", loop->index, strerror(-rc));
+        service->draining = true;
+        stop_stoppables(service);
         free_service(service);
         return rc;
     }
@@ -94,6 +107,7 @@ static void drain(rondo_loop *loop)
 {
     struct service *service = service_of(loop);
     service->draining = true;
+    stop_stoppables(service);
     for (unsigned i = 0; i < service->listener_count; i++)
         listener_drain(&service->listeners[i]);
     for_each_transport(service, transport_drain);

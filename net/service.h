@@ -31,17 +31,25 @@ struct service_settings {
     atomic_bool limit_logged;
 };
 
+/* What a draining shard stops first: connections being made, and what makes new ones. */
+struct stoppable {
+    struct rondo_link in_service;
+    /* End it, now, with all that is to be told. It has left the list. Called from the loop. */
+    void (*stop)(struct stoppable *stoppable);
+};
+
 struct service {
     rondo_loop *loop;
     struct service_settings *settings;
     struct rondo_link transports;
+    struct rondo_link stoppables;
     struct listener *listeners;
     unsigned listener_count;
     bool draining, aborting;
     void *shard_state;
 };
 
-/* The service of a shard. */
+/* The service of a shard; NULL when it could not be started. */
 struct service *service_of(const rondo_loop *loop);
 
 /* Is there room for one more connection? Then it is counted. */

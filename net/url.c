@@ -189,9 +189,9 @@ static int errno_of_gai(int error)
     }
 }
 
-int url_resolve(const struct url *url, struct url_addresses *addresses, char why[URL_WHY_BYTES])
+int url_look_up(const struct url *url, int flags, struct url_addresses *addresses, char why[URL_WHY_BYTES])
 {
-    const struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV };
+    const struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = flags | AI_NUMERICSERV };
     struct addrinfo *found = NULL;
     char port[sizeof "65535"];
 
@@ -212,6 +212,11 @@ int url_resolve(const struct url *url, struct url_addresses *addresses, char why
     if (error != 0)
         refuse(why, "%s has more than %d addresses: write those that you mean", url->host, URL_ADDRESSES_MAX);
     return error;
+}
+
+int url_resolve(const struct url *url, struct url_addresses *addresses, char why[URL_WHY_BYTES])
+{
+    return url_look_up(url, AI_PASSIVE, addresses, why);
 }
 
 static socklen_t size_of(const struct sockaddr *address)

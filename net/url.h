@@ -52,6 +52,10 @@ int url_parse(const char *text, struct url *url, char why[URL_WHY_BYTES]);
  * -E2BIG: there are more than URL_ADDRESSES_MAX; -ENOMEM; for other failures -EHOSTUNREACH or their errno. */
 int url_resolve(const struct url *url, struct url_addresses *addresses, char why[URL_WHY_BYTES]);
 
+/* The same for other purposes, with getaddrinfo's flags (AI_NUMERICHOST: don't ask anybody). When it returns -E2BIG, the
+ * first URL_ADDRESSES_MAX addresses are there. */
+int url_look_up(const struct url *url, int flags, struct url_addresses *addresses, char why[URL_WHY_BYTES]);
+
 /* Add an IPv4 or IPv6 address (asserted), unless it is there already. Returns 0, or -E2BIG when all places
  * are taken. */
 int url_addresses_add(struct url_addresses *addresses, const struct sockaddr *address);

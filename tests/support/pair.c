@@ -158,6 +158,7 @@ void world_open(struct world *world, const struct engine_size *size)
     world->service.loop = &world->loop;
     world->service.settings = &world->settings;
     list_init(&world->service.transports);
+    list_init(&world->service.stoppables);
     world->loop.upstairs = &world->service;
 }
 

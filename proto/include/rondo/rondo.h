@@ -4,6 +4,7 @@
 
 #include <rondo/app.h>
 #include <rondo/bytes.h>
+#include <rondo/client.h>
 #include <rondo/line.h>
 #include <rondo/log.h>
 #include <rondo/loop.h>
