@@ -1,7 +1,7 @@
 /* The engine: what a shard asks of the kernel.
  *
- * Everything above core/ sees only this; the io_uring engine (core/uring.c) implements it, and an epoll or a
- * simulated one can. Each call that takes an op issues it: the op must be out of the kernel, and is in the kernel
+ * Everything above core/ sees only this; the io_uring engine (core/uring.c) implements it, and for tests a simulated
+ * one (core/simulated.c). Each call that takes an op issues it: the op must be out of the kernel, and is in the kernel
  * from the call until its last completion, which engine_dispatch hands to op->done, never anything before that.
  * Issuing can't fail: what goes wrong comes as a completion.
  *
@@ -48,7 +48,7 @@ struct engine {
 
 /* Open the calling thread's engine.
  *
- *   name      "uring", or "auto": the best that works
+ *   name      "uring", or "auto": the best that works; "simulated": see core/simulated.h
  *   size      -ENOMEM: the limit of locked memory doesn't allow it; see engine_size_halve
  *   wake_fd   an eventfd that ends engine_wait when written to; the caller's
  *   why       when it fails: a sentence saying what failed, why, and what to do
@@ -60,7 +60,7 @@ struct engine *engine_open(const char *name, const struct engine_size *size, int
 /* Make it half as large. False when it is as small as makes sense. */
 bool engine_size_halve(struct engine_size *size);
 
-/* The names engine_open takes. */
+/* The names that a user may give to engine_open. */
 bool engine_is_known(const char *name);
 
 /* One for each engine; see the calls below. */

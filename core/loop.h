@@ -35,9 +35,10 @@ struct rondo_loop {
     uint64_t turns;
     struct traffic traffic;
 
-    unsigned index;      /* of the shard */
-    void *upstairs;      /* what the floor above keeps for this shard */
-    struct shard *shard; /* NULL for a loop without one, in tests */
+    unsigned index;                 /* of the shard */
+    void *upstairs;                 /* what the floor above keeps for this shard */
+    struct shard *shard;            /* NULL for a loop without one, in tests */
+    void (*stop)(rondo_loop *loop); /* what rondo_stop does there */
 };
 
 /* Prepare a loop in the caller's memory. Thread: the one that will run it, as for all of these.

@@ -166,6 +166,10 @@ void shard_report(struct shard *shard)
 
 void rondo_stop(rondo_loop *loop)
 {
+    if (loop->shard == NULL) {
+        loop->stop(loop);
+        return;
+    }
     struct control *control = loop->shard->control;
     atomic_store(&control->stop_requested, true);
     control_notify(control);
