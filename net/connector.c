@@ -11,7 +11,8 @@
  *   CONNECTED                    the transport's connection_lost has returned              TELLING
  *   TELLING                      connection_failed or connection_lost returns              freed
  *
- * One that a client service keeps is IDLE instead of TELLING, and nothing is done to it behind the hook.
+ * One that a client service keeps is IDLE instead of TELLING, and nothing is done to it behind the hook: its keeper begins
+ * again, or frees it, when it likes.
  *
  * What is under way in the kernel, and in the resolver, belongs to the dial, which outlives the connector if need be. The
  * connector itself uses the loop except while it is IDLE. */
@@ -78,7 +79,8 @@ static uint64_t or_default(uint64_t value, uint64_t otherwise)
     return value > 0 ? value : otherwise;
 }
 
-int connector_new(rondo_loop *loop, const rondo_client_options *options, rondo_connector **connector)
+int connector_new(rondo_loop *loop, const rondo_client_options *options, struct rondo_client_service *keeper,
+                  rondo_connector **connector)
 {
     struct dial_target target = { 0 };
     int error = check(options, &target);
@@ -93,7 +95,7 @@ int connector_new(rondo_loop *loop, const rondo_client_options *options, rondo_c
     }
     c->loop = loop;
     c->service = service_of(loop);
-    c->kept = true;
+    c->keeper = keeper;
     c->options = *options;
     c->options.url = url;
     c->options.local_url = NULL; /* parsed */
@@ -124,17 +126,14 @@ static void withdraw(rondo_connector *c)
 
 static void move_to_idle(rondo_connector *c)
 {
-    withdraw(c);
-    leave_stoppables(c);
-    if (c->state != CONNECTOR_IDLE)
-        c->loop->users--;
+    assert(c->state != CONNECTOR_IDLE);
     c->state = CONNECTOR_IDLE;
+    c->loop->users--;
 }
 
 void connector_free(rondo_connector *c)
 {
-    assert(c->t == NULL);
-    move_to_idle(c);
+    assert(c->state == CONNECTOR_IDLE && c->t == NULL && c->dial == NULL);
     memory_free((char *)c->options.url);
     memory_free(c);
 }
@@ -144,7 +143,7 @@ void connector_free(rondo_connector *c)
 /* Before a hook: it may begin again. */
 static void start_telling(rondo_connector *c)
 {
-    if (c->kept)
+    if (c->keeper != NULL)
         move_to_idle(c);
     else
         c->state = CONNECTOR_TELLING;
@@ -153,13 +152,15 @@ static void start_telling(rondo_connector *c)
 /* Behind it. A kept one may be gone. */
 static void end_telling(rondo_connector *c, bool is_kept)
 {
-    if (!is_kept && c->state == CONNECTOR_TELLING)
-        connector_free(c);
+    if (is_kept || c->state != CONNECTOR_TELLING)
+        return;
+    move_to_idle(c);
+    connector_free(c);
 }
 
 static void tell_failed(rondo_connector *c, int error, const char *why)
 {
-    bool is_kept = c->kept;
+    bool is_kept = c->keeper != NULL;
     leave_stoppables(c);
     start_telling(c);
     if (c->options.connection_failed != NULL)
@@ -185,14 +186,14 @@ static void tell_no_memory(rondo_connector *c)
 
 /* ---- connecting ------------------------------------------------------------------------------------------ */
 
-static void start(rondo_connector *c)
+void connector_start(rondo_connector *c)
 {
     assert(c->state == CONNECTOR_IDLE || c->state == CONNECTOR_TELLING);
     if (c->state == CONNECTOR_IDLE)
         c->loop->users++;
     c->state = CONNECTOR_STARTING;
     c->dial = dial_new(c->loop, &c->target);
-    if (!c->kept)
+    if (c->keeper == NULL)
         list_push(&c->service->stoppables, &c->stoppable.in_service);
     rondo_call_soon(c->loop, &c->call, begin);
 }
@@ -233,12 +234,14 @@ static void dialled(struct dial *dial, int result, int family, const char *why)
                                       });
     if (c->t == NULL)
         tell_no_memory(c);
+    else if (c->connected != NULL)
+        c->connected(c);
 }
 
 static void lost(struct transport_owner *owner, rondo_transport *t, int error)
 {
     rondo_connector *c = rondo_container_of(owner, rondo_connector, owner);
-    bool is_kept = c->kept;
+    bool is_kept = c->keeper != NULL;
     (void)t;
     c->t = NULL;
     start_telling(c);
@@ -252,11 +255,17 @@ static void say_stopped(rondo_call *call)
     tell_stopped(rondo_container_of(call, rondo_connector, call), "stopped");
 }
 
+void connector_stop_now(rondo_connector *c, const char *reason)
+{
+    if (c->state != CONNECTOR_STARTING && c->state != CONNECTOR_DIALING && c->state != CONNECTOR_STOPPED)
+        return;
+    withdraw(c);
+    tell_stopped(c, reason);
+}
+
 static void stop_for_drain(struct stoppable *stoppable)
 {
-    rondo_connector *c = rondo_container_of(stoppable, rondo_connector, stoppable);
-    withdraw(c);
-    tell_stopped(c, "the server drains");
+    connector_stop_now(rondo_container_of(stoppable, rondo_connector, stoppable), "the server drains");
 }
 
 /* ---- public calls ---------------------------------------------------------------------------------------- */
@@ -269,11 +278,10 @@ int rondo_create_connection(rondo_loop *loop, const rondo_client_options *option
     rondo_connector *c;
     if (service == NULL || service->draining)
         return -ESHUTDOWN;
-    int error = connector_new(loop, options, &c);
+    int error = connector_new(loop, options, NULL, &c);
     if (error < 0)
         return error;
-    c->kept = false;
-    start(c);
+    connector_start(c);
     if (connector != NULL)
         *connector = c;
     return 0;
@@ -282,9 +290,9 @@ int rondo_create_connection(rondo_loop *loop, const rondo_client_options *option
 void rondo_connector_connect(rondo_connector *c)
 {
     assert(loop_is_here(c->loop));
-    assert(c->state == CONNECTOR_TELLING || c->state == CONNECTOR_IDLE);
-    if (!c->service->draining && (c->state == CONNECTOR_TELLING || c->state == CONNECTOR_IDLE))
-        start(c);
+    assert(c->keeper != NULL || c->state == CONNECTOR_TELLING);
+    if (c->state == CONNECTOR_TELLING && !c->service->draining)
+        connector_start(c);
 }
 
 void rondo_connector_stop_connecting(rondo_connector *c)

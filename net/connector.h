@@ -21,7 +21,7 @@ struct rondo_connector {
     rondo_loop *loop;
     struct service *service;
     enum connector_state state;
-    bool kept; /* by a client service, which frees it */
+    struct rondo_client_service *keeper; /* frees it; NULL: it frees itself */
 
     rondo_client_options options; /* its strings are ours */
     struct dial_target target;
@@ -30,15 +30,26 @@ struct rondo_connector {
     struct transport_owner owner;
     struct stoppable stoppable; /* STARTING, DIALING, STOPPED, unless it is kept */
     rondo_call call;            /* STARTING: begin; STOPPED: say so */
+
+    /* For its keeper: there is a transport, which has not been made yet. May be NULL. */
+    void (*connected)(rondo_connector *connector);
 };
 
-/* ---- for the client service ------------------------------------------------------------------------------- */
+/* ---- for the client service, which keeps one -------------------------------------------------------------- */
 
-/* A connector that is IDLE, and kept: it is not freed behind its hooks, but IDLE when they are called; the drain doesn't
- * look at it; and it tells nothing to the log. Returns as rondo_create_connection. */
-int connector_new(rondo_loop *loop, const rondo_client_options *options, rondo_connector **connector);
+/* A connector that is IDLE. One with a keeper is not freed behind its hooks, but IDLE when they are called, and may be freed by
+ * them; the drain doesn't look at it; and rondo_connector_connect does nothing to it.
+ * Returns as rondo_create_connection. */
+int connector_new(rondo_loop *loop, const rondo_client_options *options, struct rondo_client_service *keeper,
+                  rondo_connector **connector);
 
-/* IDLE or in progress, but not CONNECTED; without a word. May be called from within its hooks, if it is kept. */
+/* Begin. It is IDLE. */
+void connector_start(rondo_connector *connector);
+
+/* Stop connecting now, with connection_failed(-ECANCELED) from inside this call. Does nothing to one that isn't at it. */
+void connector_stop_now(rondo_connector *connector, const char *reason);
+
+/* It is IDLE. */
 void connector_free(rondo_connector *connector);
 
 #endif

@@ -124,7 +124,7 @@ Test(connector, what_connection_made_writes_arrives, IN_A_WORLD)
 Test(connector, a_refused_connection_fails_with_the_reason, IN_A_WORLD)
 {
     struct record r = { 0 };
-    unsigned port;
+    unsigned port = 0;
     int holder = client_refusing_port(&port);
     connect_to(&r, client_url("127.0.0.1", port));
     client_turn_until(&r, &r.failed, 1);
@@ -140,7 +140,7 @@ Test(connector, without_hooks_nothing_is_missed, IN_A_WORLD)
 {
     static const rondo_protocol nothing = { .name = NULL };
     struct record r = { .world = &world };
-    unsigned port, open_port = 0;
+    unsigned port = 0, open_port = 0;
     int holder = client_refusing_port(&port), listener = client_listen("127.0.0.1", &open_port, 1);
     rondo_client_options options = { .url = client_url("127.0.0.1", port), .protocol = &nothing };
     cr_assert(eq(int, rondo_create_connection(&world.loop, &options, NULL), 0));
@@ -176,7 +176,7 @@ Test(connector, options_that_make_no_sense_are_refused, IN_A_WORLD)
 Test(connector, the_options_are_copied, IN_A_WORLD)
 {
     struct record r = { 0 };
-    unsigned port;
+    unsigned port = 0;
     int holder = client_refusing_port(&port);
     char url[64], expected[64];
     snprintf(url, sizeof url, "tcp://127.0.0.1:%u", port);
@@ -197,7 +197,7 @@ Test(connector, the_options_are_copied, IN_A_WORLD)
 Test(connector, who_would_be_connected_to_himself_is_refused, IN_A_WORLD)
 {
     struct record r = { 0 };
-    unsigned port;
+    unsigned port = 0;
     close(client_refusing_port(&port)); /* free again */
     const char *url = client_url("127.0.0.1", port);
     rondo_client_options options = client_options(&r, url);
@@ -231,7 +231,7 @@ Test(connector, without_a_descriptor_it_fails_and_says_what_to_do, IN_A_WORLD)
 Test(connector, when_all_addresses_refuse_each_is_told_with_its_error, IN_A_WORLD)
 {
     struct record r = { 0 };
-    unsigned port;
+    unsigned port = 0;
     int holder = client_refusing_port(&port);
     names_add("two.test", "::1 127.0.0.1");
     connect_to(&r, client_url("two.test", port));
@@ -247,7 +247,7 @@ Test(connector, when_all_addresses_refuse_each_is_told_with_its_error, IN_A_WORL
 Test(connector, of_different_errors_the_first_is_the_connectors, IN_A_WORLD)
 {
     struct record r = { 0 };
-    unsigned port;
+    unsigned port = 0;
     int holder = client_refusing_port(&port);
     names_add("odd.test", "255.255.255.255 127.0.0.1"); /* nobody connects to all */
     connect_to(&r, client_url("odd.test", port));
@@ -262,7 +262,7 @@ Test(connector, of_different_errors_the_first_is_the_connectors, IN_A_WORLD)
 Test(connector, families_take_turns_beginning_with_the_resolvers_first, IN_A_WORLD)
 {
     struct record r = { 0 };
-    unsigned port;
+    unsigned port = 0;
     int holder = client_refusing_port(&port);
     names_add("many.test", "127.0.0.1 127.0.0.2 127.0.0.3 ::1 ::ffff:127.0.0.4");
     rondo_client_options options = client_options(&r, client_url("many.test", port));
@@ -445,7 +445,7 @@ Test(connector, it_connects_from_the_local_port, IN_A_WORLD)
 {
     struct record r = { 0 };
     struct sockaddr_in from;
-    unsigned port = 0, local_port;
+    unsigned port = 0, local_port = 0;
     int listener = client_listen("127.0.0.1", &port, 1);
     close(client_refusing_port(&local_port));
     rondo_client_options options = client_options(&r, client_url("127.0.0.1", port));
@@ -474,7 +474,7 @@ Test(connector, an_address_this_machine_does_not_have_can_not_be_local, IN_A_WOR
 Test(connector, a_family_without_a_local_address_is_not_tried, IN_A_WORLD)
 {
     struct record r = { 0 };
-    unsigned port;
+    unsigned port = 0;
     int holder = client_refusing_port(&port);
     names_add("two.test", "::1 127.0.0.1");
     rondo_client_options options = client_options(&r, client_url("two.test", port));
@@ -690,7 +690,7 @@ static void connect_five_times(struct record *r)
 Test(connector, it_connects_again_when_it_has_failed, IN_A_WORLD)
 {
     struct record r = { .on_failed = connect_five_times };
-    unsigned port;
+    unsigned port = 0;
     int holder = client_refusing_port(&port);
     connect_to(&r, client_url("127.0.0.1", port));
     client_turn_out(&r);
@@ -729,7 +729,7 @@ static void connect_and_stop(struct record *r)
 Test(connector, to_connect_again_can_be_taken_back, IN_A_WORLD)
 {
     struct record r = { .on_failed = connect_and_stop };
-    unsigned port;
+    unsigned port = 0;
     int holder = client_refusing_port(&port);
     connect_to(&r, client_url("127.0.0.1", port));
     client_turn_out(&r);

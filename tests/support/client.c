@@ -185,6 +185,8 @@ static int bound_socket(const char *address, unsigned *port)
     socklen_t size = make_address(address, *port, &where);
     int on = 1, fd = socket(where.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     cr_assert_geq(fd, 0);
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on,
+               sizeof on); /* what the test has closed may be in TIME_WAIT */
     if (where.ss_family == AF_INET6)
         setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
     cr_assert_eq(bind(fd, (struct sockaddr *)&where, size), 0, "%s:%u: %m", address, *port);
@@ -202,7 +204,6 @@ int client_listen(const char *address, unsigned *port, int backlog)
 
 int client_refusing_port(unsigned *port)
 {
-    *port = 0;
     return bound_socket("127.0.0.1", port);
 }
 

@@ -43,7 +43,7 @@ void client_turn(struct record *r);
 
 /* A listening socket at "127.0.0.1" or "::1"; port 0: any, set to the one it has. */
 int client_listen(const char *address, unsigned *port, int backlog);
-/* A port of loopback where nobody listens, held until the returned socket is closed. */
+/* A port of loopback where nobody listens, held until the returned socket is closed, or listens. port as above. */
 int client_refusing_port(unsigned *port);
 /* A listening socket that answers nobody: its queue is full. Accept `filler` from it, and it answers again. */
 struct black_hole {

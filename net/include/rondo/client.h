@@ -152,6 +152,86 @@ rondo_loop *rondo_connector_get_loop(const rondo_connector *connector);
 /* The connector of a connection; NULL: it isn't a client's.    Twisted: protocol.factory */
 rondo_connector *rondo_get_connector(const rondo_transport *t);
 
+/* ---- a connection that is made again and again ------------------------------------------------------------- */
+
+/* Keeps one connection: makes it, and when it is lost, or can't be made, makes it again, after a while.
+ * Twisted: ClientService (and its ReconnectingClientFactory)
+ *
+ * The while: initial_delay_ms; delay_factor times that when it fails again, and so on up to max_delay_ms; a connection
+ * begins anew with initial_delay_ms. To each a random part of jitter_ms is added, so that the clients of a server that
+ * went down don't come back all at once. (Twisted multiplies once before its first wait: 1.5 s.) */
+typedef struct rondo_client_service rondo_client_service;
+
+#define RONDO_NO_JITTER UINT64_MAX
+
+typedef struct rondo_client_service_options {
+    /* As for rondo_create_connection. The hooks are called for each attempt and connection, with the connector that the
+     * service keeps; rondo_connector_connect does nothing there. */
+    rondo_client_options client;
+
+    uint64_t initial_delay_ms; /* 0: 1000 */
+    double delay_factor;       /* 0: 1.5; at least 1 */
+    uint64_t max_delay_ms;     /* 0: 60000 */
+    uint64_t jitter_ms;        /* 0: 1000; RONDO_NO_JITTER: none */
+    uint64_t seed;             /* of the random part, for tests; 0: another one each time */
+
+    /* Behind connection_made, before anybody who waits for the connection: the place to begin what it needs (a password, a
+     * subscription).    Twisted: prepareConnection, but what it begins is not waited for
+     * Returns 0; or a negative errno: the connection is closed, and counts as failed. */
+    int (*prepare_connection)(rondo_client_service *service, rondo_transport *t);
+
+    /* The last call: the service has stopped and is freed when this returns. */
+    void (*stopped)(rondo_client_service *service);
+} rondo_client_service_options;
+
+/* Keep a connection from now on, until rondo_stop_client_service, or until the server drains.    Twisted: startService
+ *
+ *   options   copied, with its strings
+ *   service   set; good until `stopped` has returned
+ *
+ * Returns as rondo_create_connection, and -EINVAL for delays that make no sense. */
+int rondo_start_client_service(rondo_loop *loop, const rondo_client_service_options *options,
+                               rondo_client_service **service);
+
+/* Close the connection, or stop connecting, and make no more.    Twisted: stopService
+ *
+ *   call, run   `run(call)` when the connection is gone (connection_lost has returned), from the loop, before `stopped`;
+ *               the memory is yours again when it runs. NULL: nobody wants to know
+ *
+ * May be called again until `stopped`, each time with another call. A new connection takes a new service. */
+void rondo_stop_client_service(rondo_client_service *service, rondo_call *call,
+                               void (*run)(rondo_call *call));
+
+/* Somebody who waits for the connection. Zeroed before its first use; yours again when it is answered or cancelled. */
+typedef struct rondo_client_waiter {
+    struct rondo_link _link;
+    unsigned _failures_left;
+    void (*_answered)(struct rondo_client_waiter *waiter, rondo_transport *t, int error);
+} rondo_client_waiter;
+
+/* Call `answered` as soon as there is a connection, which may be now; once, from the loop.    Twisted: whenConnected
+ *
+ *   fail_after_failures   give up after so many failures from now on: t is NULL, and error the last one's. 0: never
+ *   answered              t: the connection, open; error 0. When the service has stopped: NULL and -ECANCELED (one that
+ *                         this adds is not answered any more: asserted)
+ *
+ * Any number may wait; they are answered in order. */
+void rondo_client_service_when_connected(rondo_client_service *service, rondo_client_waiter *waiter,
+                                         unsigned fail_after_failures,
+                                         void (*answered)(rondo_client_waiter *waiter, rondo_transport *t,
+                                                          int error));
+
+/* Take it back; one that doesn't wait is left as it is. */
+void rondo_client_service_cancel_waiter(rondo_client_waiter *waiter);
+
+/* The connection; NULL while there is none that is made, prepared, and open. */
+rondo_transport *rondo_client_service_transport(const rondo_client_service *service);
+
+void *rondo_client_service_context(const rondo_client_service *service); /* options.client.context */
+
+/* Attempts that have failed since the last connection.    Twisted: _failedAttempts */
+unsigned rondo_client_service_failures(const rondo_client_service *service);
+
 #ifdef __cplusplus
 }
 #endif
