@@ -276,7 +276,7 @@ void memory_socket_break(struct memory_socket *s, int error, bool unread_too)
         return;
     s->broken = true;
     s->error = s->eof ? -EPIPE : error;
-    if (unread_too)
+    if (unread_too && !s->eof) /* behind an EOF nothing was on its way */
         memory_socket_drop_unread(s);
 }
 

@@ -792,9 +792,10 @@ static void dispatch_one(struct simulated *s, struct happened what)
     }
     size_t size = what.completion.result > 0 ? (size_t)what.completion.result : 0;
     rondo_bytes lent = buffers_lend(buffers, (unsigned)what.buffer, size);
-    memcpy((char *)lent.data, s->bytes + what.bytes_at, size);
-    if (size > 0)
+    if (size > 0) {
+        memcpy((char *)lent.data, s->bytes + what.bytes_at, size);
         what.completion.data = lent;
+    }
     finish(s, what.op, &what.completion);
     buffers_unref(buffers, lent.data);
 }
