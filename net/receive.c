@@ -85,9 +85,9 @@ static size_t give(rondo_transport *t, rondo_bytes data)
 /* 0 bytes when the protocol no longer wants any, or has none to give, which ends the connection. */
 static rondo_buffer ask_for_memory(rondo_transport *t, size_t size_hint)
 {
-    const rondo_protocol *protocol = t->protocol;
-    rondo_buffer memory = protocol->get_buffer(t, size_hint);
-    if (t->state != OPEN || t->protocol != protocol)
+    const struct protocol_state *self = t->self; /* the table may be set again: then it is a new one all the same */
+    rondo_buffer memory = t->protocol->get_buffer(t, size_hint);
+    if (t->state != OPEN || t->self != self)
         return (rondo_buffer){ 0 };
     if (memory.data == NULL || memory.size == 0) {
         rondo_log(RONDO_LOG_ERROR, "%s: get_buffer gave no memory: connection ended", transport_name(t));
@@ -100,16 +100,16 @@ static rondo_buffer ask_for_memory(rondo_transport *t, size_t size_hint)
 /* Bytes that were received elsewhere go into the protocol's memory, piece by piece. Returns how many. */
 static size_t feed(rondo_transport *t, rondo_bytes data)
 {
-    const rondo_protocol *protocol = t->protocol;
+    const struct protocol_state *self = t->self;
     size_t fed = 0;
-    while (fed < data.size && t->protocol == protocol && transport_may_deliver(t)) {
+    while (fed < data.size && t->self == self && transport_may_deliver(t)) {
         rondo_buffer memory = ask_for_memory(t, data.size - fed);
         if (memory.size == 0 || !transport_may_deliver(t))
             break;
         size_t size = memory.size < data.size - fed ? memory.size : data.size - fed;
         memcpy(memory.data, data.data + fed, size);
         fed += size;
-        protocol->buffer_updated(t, size);
+        t->protocol->buffer_updated(t, size);
     }
     return fed;
 }

@@ -326,6 +326,8 @@ void transport_fail(rondo_transport *t, int error)
         return;
     t->state = JOINING;
     t->error = error;
+    if (error < 0 && !transport_output_is_sent(t))
+        t->reset = true; /* an EOF in order would tell the peer that it has got all */
     transport_mark(t);
 }
 
