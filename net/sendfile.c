@@ -71,10 +71,12 @@ static void file_ended(rondo_transport *t, int error)
     int64_t result = error < 0 ? error : t->items->sent_bytes;
     items_pop(t);
     transport_mark(t);
-    if (sent != NULL)
+    if (sent != NULL) {
         sent(t, result);
-    else if (error < 0)
-        transport_fail(t, error); /* the peer can't know that bytes are missing */
+    } else if (error < 0) {
+        t->reset = true; /* else the peer would not know that bytes are missing */
+        transport_fail(t, error);
+    }
 }
 
 static void read_arm(rondo_transport *t, struct item *file)

@@ -205,7 +205,7 @@ static void check_output_end(struct connection *c)
         return;
     expect(c, c->write_eof || c->closing || c->lost || c->shaken || c->eof_closes,
            "no EOF without a call for it");
-    bool whole = c->peer->broken || c->peer->read + c->peer->size == c->written;
+    bool whole = c->peer->broken || (c->peer->read + c->peer->size == c->written && !c->out_is_cut);
     expect(c, whole, "an EOF in order comes behind all that was written");
 }
 
@@ -793,7 +793,7 @@ static void call_sendfile(struct connection *c)
     if (wanted == 0 && told)
         c->files[c->files_count++] = readable ? (int64_t)size : -EBADF;
     if (wanted == 0 && !readable && !told)
-        c->shaken = true; /* it will end */
+        c->shaken = c->out_is_cut = true; /* it will end */
     enter_call(c);
     int rc = rondo_sendfile(c->t, fd, offset, count, told ? file_sent : NULL);
     leave_call();
