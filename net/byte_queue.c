@@ -85,6 +85,21 @@ bool byte_queue_put_copy(struct byte_queue *queue, rondo_bytes bytes)
     return true;
 }
 
+bool byte_queue_put_front(struct byte_queue *queue, rondo_bytes bytes)
+{
+    if (bytes.size == 0)
+        return true;
+    struct segment *segment = new_copy(bytes, 0);
+    if (segment == NULL)
+        return false;
+    segment->next = queue->first;
+    queue->first = segment;
+    if (queue->last == NULL)
+        queue->last = segment;
+    queue->size += bytes.size;
+    return true;
+}
+
 bool byte_queue_put_static(struct byte_queue *queue, rondo_bytes bytes)
 {
     if (bytes.size == 0)

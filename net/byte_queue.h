@@ -40,6 +40,9 @@ bool byte_queue_put_copy(struct byte_queue *queue, rondo_bytes bytes);
 bool byte_queue_put_static(struct byte_queue *queue, rondo_bytes bytes);
 bool byte_queue_put_lent(struct byte_queue *queue, struct buffers *buffers, rondo_bytes bytes);
 
+/* Put a copy before all that is in it. */
+bool byte_queue_put_front(struct byte_queue *queue, rondo_bytes bytes);
+
 /* Do these lent bytes go on where the last ones in the queue end? Then they need no further reference. */
 bool byte_queue_continues(const struct byte_queue *queue, const struct buffers *buffers, rondo_bytes bytes);
 

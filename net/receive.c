@@ -85,7 +85,8 @@ static size_t give(rondo_transport *t, rondo_bytes data)
 /* 0 bytes when the protocol no longer wants any, or has none to give, which ends the connection. */
 static rondo_buffer ask_for_memory(rondo_transport *t, size_t size_hint)
 {
-    const struct protocol_state *self = t->self; /* the table may be set again: then it is a new one all the same */
+    const struct protocol_state *self =
+        t->self; /* the table may be set again: then it is a new one all the same */
     rondo_buffer memory = t->protocol->get_buffer(t, size_hint);
     if (t->state != OPEN || t->self != self)
         return (rondo_buffer){ 0 };
@@ -290,9 +291,10 @@ static void direct_done(struct op *op, const struct completion *completion)
     }
 }
 
-int receive_protocol_is_replaced(rondo_transport *t)
+int receive_protocol_is_replaced(rondo_transport *t, rondo_bytes unused)
 {
-    if (!byte_queue_put_copy(&t->inbox, (rondo_bytes){ t->direct.data, t->direct_waits }))
+    rondo_bytes waits = { t->direct.data, t->direct_waits }; /* then there is nothing in the inbox */
+    if (!byte_queue_put_front(&t->inbox, waits.size > 0 ? waits : unused))
         return -ENOMEM;
     t->direct_waits = 0;
     t->direct_replaced = t->receive.in_kernel && t->receive.done == direct_done;

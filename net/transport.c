@@ -302,7 +302,10 @@ int rondo_set_protocol(rondo_transport *t, const rondo_protocol *protocol)
         return -ENOTCONN;
     struct protocol_state *self = memory_new(sizeof *self + protocol->size);
     struct replaced_state *replaced = memory_new(sizeof *replaced);
-    int rc = self == NULL || replaced == NULL ? -ENOMEM : receive_protocol_is_replaced(t);
+    rondo_bytes unused = { 0 };
+    if (t->protocol->_unused != NULL)
+        unused = t->protocol->_unused(t->protocol, t->self->state);
+    int rc = self == NULL || replaced == NULL ? -ENOMEM : receive_protocol_is_replaced(t, unused);
     if (rc < 0) {
         memory_free(self);
         memory_free(replaced);

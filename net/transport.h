@@ -152,8 +152,9 @@ void receive_discard(rondo_transport *t);
 bool receive_is_direct(const rondo_transport *t);
 /* Bytes received and not yet delivered. */
 size_t receive_waiting_bytes(const rondo_transport *t);
-/* The protocol is about to be another one. Returns 0, or -ENOMEM: then it must not. */
-int receive_protocol_is_replaced(rondo_transport *t);
+/* The protocol is about to be another one, and `unused` what it had been given and not used. Returns 0, or -ENOMEM: then
+ * it must not. */
+int receive_protocol_is_replaced(rondo_transport *t, rondo_bytes unused);
 
 /* May it be written to? */
 bool send_is_allowed(const rondo_transport *t);

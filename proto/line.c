@@ -99,6 +99,12 @@ void rondo__line_data_received(rondo_transport *t, rondo_bytes data)
     }
 }
 
+rondo_bytes rondo__line_unused(const rondo_protocol *protocol, const void *self)
+{
+    const rondo_line_protocol *table = rondo_container_of(protocol, const rondo_line_protocol, protocol);
+    return line_parser_unused(&receiver_in(table, (void *)self)->parser);
+}
+
 void rondo__line_release(const rondo_protocol *protocol, void *self)
 {
     const rondo_line_protocol *table = rondo_container_of(protocol, const rondo_line_protocol, protocol);

@@ -193,6 +193,13 @@ void line_parser_drop_line(struct line_parser *parser)
     }
 }
 
+rondo_bytes line_parser_unused(const struct line_parser *parser)
+{
+    if (parser->held == NULL || parser->is_skipping)
+        return (rondo_bytes){ 0 };
+    return (rondo_bytes){ parser->held + parser->lent, parser->size - parser->lent };
+}
+
 void line_parser_release(struct line_parser *parser)
 {
     memory_free(parser->held);

@@ -46,6 +46,10 @@ enum line_result line_parser_next(struct line_parser *parser, const struct line_
 /* Free the memory of the line that was given last, when the next call of line_parser_next is far away. */
 void line_parser_drop_line(struct line_parser *parser);
 
+/* What was taken off the input and not given in a line, nor belongs to one that is too long: the beginning of an incomplete
+ * line. It lies in the parser. */
+rondo_bytes line_parser_unused(const struct line_parser *parser);
+
 /* Free everything: the parser is at the start of a line. */
 void line_parser_release(struct line_parser *parser);
 

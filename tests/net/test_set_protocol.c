@@ -305,6 +305,29 @@ Test(set_protocol, what_a_line_receiver_has_not_used_goes_to_the_new_protocol)
     end(&p);
 }
 
+static rondo_transport *only_transport(const struct pair *p)
+{
+    return rondo_container_of(p->world->service.transports.next, rondo_transport, in_service);
+}
+
+Test(set_protocol, the_beginning_of_a_line_goes_to_the_new_protocol_before_what_comes_later)
+{
+    struct pair p;
+    memset(&p, 0, sizeof p);
+    pair_open(&p, &upgrading.protocol);
+    pair_turn(&p);
+    peer_send(&p, "one\ntw");
+    pair_turn(&p);
+    rondo_pause_reading(only_transport(&p));
+    peer_send(&p, "o\n");
+    pair_turn(&p);
+    cr_assert_eq(rondo_set_protocol(only_transport(&p), &second), 0);
+    rondo_resume_reading(only_transport(&p));
+    pair_turn(&p);
+    cr_assert(eq(str, second_calls, "line(one) data(tw) data(o\n) "));
+    end(&p);
+}
+
 /* ---- errors that wait ------------------------------------------------------------------------------------- */
 
 static void pause(struct pair *p, rondo_bytes data)

@@ -78,7 +78,9 @@ typedef struct rondo_protocol {
      *           unreachable; -ECANCELED the server stopped, and the connection did not end by itself in time */
     void (*connection_lost)(rondo_transport *t, int error);
 
-    /* Not yours: a receiver built on the transport (lines, frames) frees what it keeps beside your state. */
+    /* Not yours: a receiver built on the transport (lines, frames) tells which bytes it has been given and not used, when
+     * another protocol takes over; and frees what it keeps beside your state. */
+    rondo_bytes (*_unused)(const struct rondo_protocol *protocol, const void *self);
     void (*_release)(const struct rondo_protocol *protocol, void *self);
 } rondo_protocol;
 
