@@ -66,6 +66,7 @@ bool engine_is_known(const char *name);
 /* One for each engine; see the calls below. */
 struct engine_ops {
     void (*accept)(struct engine *engine, struct op *op, int fd);
+    void (*accept_one)(struct engine *engine, struct op *op, int fd);
     void (*receive)(struct engine *engine, struct op *op, int fd, bool multishot);
     void (*receive_into)(struct engine *engine, struct op *op, int fd, rondo_buffer memory);
     void (*receive_message)(struct engine *engine, struct op *op, int fd, struct msghdr *message);
@@ -89,6 +90,13 @@ struct engine_ops {
 static inline void engine_accept(struct engine *engine, struct op *op, int fd)
 {
     engine->ops->accept(engine, op, fd);
+}
+
+/* Accept one connection: its descriptor as above, or an error. Of several shards that wait at one queue, the one that has
+ * waited longest gets it. */
+static inline void engine_accept_one(struct engine *engine, struct op *op, int fd)
+{
+    engine->ops->accept_one(engine, op, fd);
 }
 
 /* Receive into the shard's buffers: once, or (multishot) whenever bytes arrive, until cancelled. Result 0 is the

@@ -57,7 +57,7 @@ static void live(struct shard *shard)
         return;
     }
     loop_refuse_posts(&shard->loop); /* while what they may ask for is still there */
-    if (shard->serves)
+    if (shard->started)
         control->config->hooks->stop(&shard->loop);
     loop_close(&shard->loop);
 }
@@ -101,6 +101,7 @@ static void run_serve(rondo_call *call)
 {
     struct shard *shard = rondo_container_of(call, struct shard, serve);
     const struct control_config *config = shard->control->config;
+    shard->started = true;
     shard->error = config->hooks->start(&shard->loop, config->context);
     shard->serves = shard->error == 0;
     if (shard->serves)

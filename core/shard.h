@@ -9,13 +9,13 @@
 
 /* What the floor above does with a shard. Thread: the shard's. */
 struct shard_hooks {
-    /* Begin to serve. Returns 0, or a negative errno, having logged why and undone what it did. */
+    /* Begin to serve. Returns 0; or a negative errno, having logged why and begun to end all that it did. */
     int (*start)(rondo_loop *loop, void *context);
     /* Finish: nothing new, what there is to its orderly end. The loop ends when nothing uses it any more. */
     void (*drain)(rondo_loop *loop);
     /* End everything at once; comes after drain. */
     void (*abort)(rondo_loop *loop);
-    /* The loop has ended: free what start made. */
+    /* The loop has ended: free what start made, also when it failed. */
     void (*stop)(rondo_loop *loop);
 };
 
@@ -29,7 +29,8 @@ struct shard {
     int cpu; /* to be pinned to; -1: none */
 
     _Atomic enum shard_state state;
-    bool serves;                /* the hooks' start has run; its own thread's */
+    bool started;               /* the hooks' start has been called; its own thread's, as the next */
+    bool serves;                /* with success */
     int error;                  /* why it ended, if not in order; read after SHARD_ENDED */
     char why[ENGINE_WHY_BYTES]; /* its engine could not be opened */
 

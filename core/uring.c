@@ -140,6 +140,14 @@ static void uring_accept(struct engine *engine, struct op *op, int fd)
     issued(u, op, sqe, OP_ACCEPT, fd);
 }
 
+static void uring_accept_one(struct engine *engine, struct op *op, int fd)
+{
+    struct uring *u = uring_of(engine);
+    struct io_uring_sqe *sqe = next_sqe(u);
+    io_uring_prep_accept(sqe, fd, NULL, NULL, SOCK_CLOEXEC);
+    issued(u, op, sqe, OP_ACCEPT, fd);
+}
+
 /* POLL_FIRST spares the attempt that would find nothing, unless the last completion said that there is more. */
 static struct io_uring_sqe *prepare_receive(struct uring *u, int fd, bool multishot, bool poll_first)
 {
@@ -640,6 +648,7 @@ static void uring_close(struct engine *engine)
 
 static const struct engine_ops uring_ops = {
     .accept = uring_accept,
+    .accept_one = uring_accept_one,
     .receive = uring_receive,
     .receive_into = uring_receive_into,
     .receive_message = uring_receive_message,

@@ -1,15 +1,76 @@
-/* The listening sockets of an app: opened by the control thread before any shard starts, so that whatever is wrong
- * with an address is said at once and nothing has been served. */
+/* The listening sockets of a server. Those of an app are opened by the control thread before any shard starts, so that
+ * whatever is wrong with an address is said at once and nothing has been served; those of rondo_create_server by their
+ * shard.
+ *
+ *            how the sockets of several shards are related     who else may have them
+ *   TCP      each bound by itself, joined by SO_REUSEPORT      nobody
+ *   UNIX     one, duplicated: a path can be bound only once    nobody
+ *   ADOPTED  one, duplicated                                   whoever gave it to this process: nothing may be done to
+ *                                                              it but to accept */
 #ifndef RONDO_NET_ADDRESSES_H
 #define RONDO_NET_ADDRESSES_H
 
-#include "net/service.h"
+#include <stdatomic.h>
+#include <stdbool.h>
 
-/* Open `shards` sockets for each address of each of the app's servers.
- * Returns 0 with settings->addresses and address_count; or a negative errno, with the reason in the log. */
-int addresses_open(struct service_settings *settings, unsigned shards, unsigned backlog);
+#include <rondo/server.h>
+
+#include "net/unix_path.h"
+#include "net/url.h"
+
+enum address_kind { ADDRESS_TCP, ADDRESS_UNIX, ADDRESS_ADOPTED };
+
+/* An address that is served. */
+struct address {
+    enum address_kind kind;
+    int family;
+    char url[URL_TEXT_BYTES]; /* with the real port */
+    struct unix_path path;    /* ADDRESS_UNIX */
+    atomic_uint open;         /* its sockets that are not closed yet */
+    atomic_bool is_deaf;      /* by address_make_deaf */
+    int *fds;                 /* one for each shard; -1 once its shard has it */
+};
+
+/* Those of one server. */
+struct addresses {
+    struct address *at;
+    unsigned count;
+    unsigned shards;
+    unsigned backlog;
+};
+
+struct address_terms {
+    unsigned shards;  /* sockets of each address */
+    unsigned backlog; /* of a server that doesn't say */
+    bool may_wait;    /* look names up; wait a moment for a port to come free */
+    bool shares_port; /* let others bind it, too */
+};
+
+/* Open the sockets for all addresses of `server`, and let them listen unless it says start_later. Addresses that this
+ * machine doesn't have are left out, with a warning, as long as there is another.
+ * Returns 0; or a negative errno, with the reason in the log, and then nothing is open. */
+int addresses_open(struct addresses *addresses, const rondo_server_options *server,
+                   const struct address_terms *terms);
 
 /* Close the sockets that no shard has taken, and free. */
-void addresses_close(struct service_settings *settings, unsigned shards);
+void addresses_close(struct addresses *addresses);
+
+/* The shard's socket, its caller's from now on. */
+int address_take(struct address *address, unsigned shard);
+
+/* Let a socket listen. Returns 0 or a negative errno. */
+int address_listen(const struct address *address, int fd, unsigned backlog);
+
+/* Is the queue of this socket another one's, too? */
+bool address_is_shared(const struct address *address);
+
+/* All shards drain: from now on nobody connects any more to this ADDRESS_UNIX, whose queue stays. Idempotent. */
+void address_make_deaf(struct address *address, int fd);
+bool address_is_deaf(const struct address *address);
+
+/* Close a socket. Nobody can connect from now on, and a socket file is gone, if this was the last one of them. */
+void address_close(struct address *address, int fd);
+/* The same ahead of the close, for a socket that an operation still uses. */
+void address_shut(struct address *address, int fd);
 
 #endif

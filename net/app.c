@@ -1,4 +1,4 @@
-/* rondo_run -> control_run -> one shard per CPU -> service -> listeners -> transports. */
+/* rondo_run -> control_run -> one shard per CPU -> service -> servers -> transports. */
 #include <rondo/app.h>
 
 #include <errno.h>
@@ -8,35 +8,33 @@
 #include "core/control.h"
 #include "core/cpus.h"
 #include "core/log.h"
+#include "core/memory.h"
 #include "net/addresses.h"
+#include "net/server.h"
 
-#define BACKLOG          4096
 #define DRAIN_TIMEOUT_MS 8000
 #define SHARDS_MAX       1024
 #define DESCRIPTORS_MAX  (1024 * 1024) /* more only makes the kernel's tables large */
 
-static const rondo_protocol *protocol_of(const rondo_app *app, const rondo_server *server)
+static unsigned count_servers(const rondo_app *app)
 {
-    return server->protocol != NULL ? server->protocol : app->protocol;
+    unsigned count = 0;
+    while (count < RONDO_SERVERS_MAX && app->servers[count].url != NULL)
+        count++;
+    return count;
 }
 
 static int check(const rondo_app *app)
 {
-    if (app->servers[0].url == NULL) {
-        rondo_log(RONDO_LOG_ERROR, "no server: servers[0].url is needed");
+    unsigned count = count_servers(app);
+    if (count == 0 && app->shard_start == NULL) {
+        rondo_log(RONDO_LOG_ERROR, "nothing to do: servers[0].url, or shard_start, is needed");
         return -EINVAL;
     }
-    for (unsigned i = 0; i < RONDO_SERVERS_MAX && app->servers[i].url != NULL; i++) {
-        const rondo_protocol *protocol = protocol_of(app, &app->servers[i]);
-        if (protocol == NULL) {
-            rondo_log(RONDO_LOG_ERROR, "%s has no protocol", app->servers[i].url);
-            return -EINVAL;
-        }
-        if ((protocol->get_buffer != NULL) != (protocol->buffer_updated != NULL)) {
-            rondo_log(RONDO_LOG_ERROR, "protocol %s: get_buffer and buffer_updated go together",
-                      protocol->name != NULL ? protocol->name : "(unnamed)");
-            return -EINVAL;
-        }
+    for (unsigned i = 0; i < count; i++) {
+        int rc = server_check(app, &app->servers[i]);
+        if (rc < 0)
+            return rc;
     }
     if (app->shards > SHARDS_MAX) {
         rondo_log(RONDO_LOG_ERROR, "%u shards are too many: at most %u", app->shards, SHARDS_MAX);
@@ -68,9 +66,38 @@ static void raise_descriptor_limit(void)
 
 static void serving(void *context)
 {
-    struct service_settings *settings = context;
-    for (unsigned i = 0; i < settings->address_count; i++)
-        log_always("listening on %s", settings->addresses[i].url);
+    const struct service_settings *settings = context;
+    for (unsigned i = 0; i < settings->server_count; i++) {
+        for (unsigned j = 0; j < settings->servers[i].count && !settings->app->servers[i].start_later; j++)
+            log_always("listening on %s", settings->servers[i].at[j].url);
+    }
+}
+
+static void close_servers(struct service_settings *settings)
+{
+    for (unsigned i = 0; i < settings->server_count; i++)
+        addresses_close(&settings->servers[i]);
+    memory_free(settings->servers);
+}
+
+static int open_servers(struct service_settings *settings, unsigned shards)
+{
+    const rondo_app *app = settings->app;
+    const struct address_terms terms = {
+        .shards = shards,
+        .backlog = server_backlog(app),
+        .may_wait = true,
+    };
+    unsigned count = count_servers(app);
+    settings->servers = memory_new((count + 1) * sizeof *settings->servers);
+    int rc = settings->servers == NULL ? -ENOMEM : 0;
+    for (unsigned i = 0; i < count && rc == 0; i++) {
+        rc = addresses_open(&settings->servers[i], &app->servers[i], &terms);
+        settings->server_count += rc == 0;
+    }
+    if (rc < 0)
+        close_servers(settings);
+    return rc;
 }
 
 int rondo_run(const rondo_app *app)
@@ -95,11 +122,11 @@ int rondo_run(const rondo_app *app)
         .context = &settings,
         .serving = serving,
     };
-    rc = addresses_open(&settings, config.shards, app->backlog > 0 ? app->backlog : BACKLOG);
+    rc = open_servers(&settings, config.shards);
     if (rc < 0)
         return rc;
     rondo_log(RONDO_LOG_DEBUG, "%u shards, engine %s", config.shards, config.engine);
     rc = control_run(&config);
-    addresses_close(&settings, config.shards);
+    close_servers(&settings);
     return rc;
 }

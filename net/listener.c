@@ -3,11 +3,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "net/addresses.h"
+#include "net/server.h"
 #include "net/transport.h"
 
 #define BACK_OFF_MIN_MS 10
@@ -17,19 +20,40 @@
 static void accept_done(struct op *op, const struct completion *completion);
 static void timer_expired(rondo_timer *timer);
 static void drain_queue(struct listener *listener);
+static bool somebody_is_queued(const struct listener *listener);
 
-static void accept_arm(struct listener *listener)
+static rondo_loop *loop_of(const struct listener *listener)
 {
-    listener->accept.done = accept_done;
-    engine_accept(listener->service->loop->engine, &listener->accept, listener->fd);
+    return listener->server->service->loop;
 }
 
-void listener_open(struct listener *listener, struct service *service, const struct address *address, int fd)
+/* Shards that wait at one queue are woken in turn only if each lines up again behind the others, after every connection:
+ * one that stays would be woken first for ever. */
+static void accept_arm(struct listener *listener)
 {
-    *listener =
-        (struct listener){ .service = service, .address = address, .fd = fd, .state = LISTENER_ACCEPTING };
-    service->loop->users++;
+    struct engine *engine = loop_of(listener)->engine;
+    listener->accept.done = accept_done;
+    if (address_is_shared(listener->address))
+        engine_accept_one(engine, &listener->accept, listener->fd);
+    else
+        engine_accept(engine, &listener->accept, listener->fd);
+}
+
+void listener_init(struct listener *listener, struct rondo_server *server, struct address *address, int fd)
+{
+    *listener = (struct listener){ .server = server, .address = address, .fd = fd };
+}
+
+int listener_start(struct listener *listener, unsigned backlog)
+{
+    if (listener->state != LISTENER_IDLE)
+        return 0;
+    int rc = address_listen(listener->address, listener->fd, backlog);
+    if (rc < 0)
+        return rc;
+    listener->state = LISTENER_ACCEPTING;
     accept_arm(listener);
+    return 0;
 }
 
 /* Closing a listening socket resets the connections in its queue, and between the last accept and the close one more
@@ -40,35 +64,47 @@ void listener_open(struct listener *listener, struct service *service, const str
  * containers without capabilities the kernel may refuse it.) */
 enum { ANY_HOPS = 0, ONLY_NEIGHBOURS = 255 };
 
-static void set_hops_wanted(int fd, int hops)
+static void set_hops_wanted(const struct listener *listener, int fd, int hops)
 {
-    int family = AF_INET;
-    getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &(socklen_t){ sizeof family });
-    int rc = family == AF_INET6 ? setsockopt(fd, IPPROTO_IPV6, IPV6_MINHOPCOUNT, &hops, sizeof hops)
-                                : setsockopt(fd, IPPROTO_IP, IP_MINTTL, &hops, sizeof hops);
+    int rc = listener->address->family == AF_INET6
+                 ? setsockopt(fd, IPPROTO_IPV6, IPV6_MINHOPCOUNT, &hops, sizeof hops)
+                 : setsockopt(fd, IPPROTO_IP, IP_MINTTL, &hops, sizeof hops);
     if (rc < 0)
         rondo_log(RONDO_LOG_DEBUG, "descriptor %d: minimum of hops %d: %s", fd, hops, strerror(errno));
 }
 
+/* As our own listening sockets do for theirs. */
+static void set_no_delay(const struct listener *listener, int fd)
+{
+    int on = 1;
+    if (listener->address->kind == ADDRESS_ADOPTED && listener->address->family != AF_UNIX)
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+}
+
 static void accepted(struct listener *listener, int fd)
 {
-    if (listener->state == LISTENER_DRAINING)
-        set_hops_wanted(fd, ANY_HOPS);
-    if (!listener->service->aborting && service_admit(listener->service))
-        transport_open(listener->service, &(struct transport_start){
-                                              .protocol = listener->address->protocol,
-                                              .fd = fd,
-                                              .family = AF_INET,
-                                          });
-    else
+    struct rondo_server *server = listener->server;
+    if (listener->state == LISTENER_DRAINING && listener->address->kind == ADDRESS_TCP)
+        set_hops_wanted(listener, fd, ANY_HOPS);
+    if (listener->state >= LISTENER_CLOSING || server->service->aborting || !service_admit(server->service)) {
         close(fd);
+        return;
+    }
+    set_no_delay(listener, fd);
+    struct transport_start start = {
+        .owner = &server->owner,
+        .protocol = server->protocol,
+        .fd = fd,
+        .family = listener->address->family,
+    };
+    transport_open(server->service, &start); /* its connection_made may close us */
 }
 
 /* ---- shortage ------------------------------------------------------------------------------------------- */
 
 static void set_timer(struct listener *listener, unsigned delay_ms)
 {
-    rondo_call_later(listener->service->loop, &listener->timer, delay_ms, timer_expired);
+    rondo_call_later(loop_of(listener), &listener->timer, delay_ms, timer_expired);
 }
 
 /* The connection stays queued in the kernel; trying again at once would only fail again, and spin. */
@@ -110,6 +146,8 @@ static void timer_expired(rondo_timer *timer)
     case LISTENER_DRAINING:
         drain_queue(listener);
         return;
+    case LISTENER_IDLE:
+    case LISTENER_CLOSING:
     case LISTENER_CLOSED:
         return;
     }
@@ -124,6 +162,45 @@ static bool is_passing(int error)
 
 /* ---- accepting ------------------------------------------------------------------------------------------ */
 
+static void close_now(struct listener *listener)
+{
+    listener->state = LISTENER_CLOSED;
+    address_close(listener->address, listener->fd);
+    server_listener_closed(listener->server);
+}
+
+static void accept_ended(struct listener *listener, int result)
+{
+    switch (listener->state) {
+    case LISTENER_ACCEPTING:
+        if (result >= 0 || (is_passing(result) && result != -EAGAIN)) {
+            accept_arm(listener);
+            return;
+        }
+        listener->state = LISTENER_BACKING_OFF;
+        if (result == -EAGAIN) /* adopted without blocking, which some kernels take literally */
+            set_timer(listener, BACK_OFF_MIN_MS);
+        else if (!address_is_deaf(listener->address)) /* else another shard has begun to drain: so shall we */
+            back_off(listener, result);
+        return;
+    case LISTENER_DRAINING:
+        if (result < 0 && !is_passing(result) && result != -ECANCELED && somebody_is_queued(listener)) {
+            rondo_call_cancel(&listener->look);
+            back_off(listener, result);
+        } else {
+            drain_queue(listener);
+        }
+        return;
+    case LISTENER_CLOSING:
+        close_now(listener);
+        return;
+    case LISTENER_IDLE:
+    case LISTENER_BACKING_OFF:
+    case LISTENER_CLOSED: /* by the connection_made of what has just been accepted */
+        return;
+    }
+}
+
 static void accept_done(struct op *op, const struct completion *completion)
 {
     struct listener *listener = rondo_container_of(op, struct listener, accept);
@@ -131,55 +208,64 @@ static void accept_done(struct op *op, const struct completion *completion)
         recovering(listener);
         accepted(listener, completion->result);
     }
-    if (completion->more)
-        return;
-    if (listener->state == LISTENER_DRAINING) {
-        drain_queue(listener);
-    } else if (completion->result >= 0 || is_passing(completion->result)) {
-        accept_arm(listener);
-    } else {
-        listener->state = LISTENER_BACKING_OFF;
-        back_off(listener, completion->result);
-    }
+    if (!completion->more)
+        accept_ended(listener, completion->result);
 }
 
 /* ---- the end -------------------------------------------------------------------------------------------- */
 
-static void listener_close(struct listener *listener)
+void listener_close(struct listener *listener)
 {
-    listener->state = LISTENER_CLOSED;
+    if (listener->state >= LISTENER_CLOSING)
+        return;
+    listener->state = LISTENER_CLOSING;
     rondo_timer_cancel(&listener->timer);
-    close(listener->fd);
-    listener->service->loop->users--;
+    rondo_call_cancel(&listener->look);
+    address_shut(listener->address, listener->fd);
+    engine_cancel(loop_of(listener)->engine, &listener->accept);
+    if (!listener->accept.in_kernel)
+        close_now(listener);
 }
 
 void listener_drain(struct listener *listener)
 {
     enum listener_state before = listener->state;
+    if (before >= LISTENER_DRAINING)
+        return;
+    if (before == LISTENER_IDLE) {
+        listener_close(listener);
+        return;
+    }
     listener->state = LISTENER_DRAINING;
     rondo_timer_cancel(&listener->timer);
-    set_hops_wanted(listener->fd, ONLY_NEIGHBOURS);
+    if (listener->address->kind == ADDRESS_TCP)
+        set_hops_wanted(listener, listener->fd, ONLY_NEIGHBOURS);
+    else if (listener->address->kind == ADDRESS_UNIX)
+        address_make_deaf(listener->address, listener->fd);
     if (before == LISTENER_ACCEPTING)
-        engine_cancel(listener->service->loop->engine, &listener->accept); /* accept_done drains the queue */
+        engine_cancel(loop_of(listener)->engine, &listener->accept); /* accept_done drains the queue */
     else
         drain_queue(listener);
 }
 
-/* Asked first, since accept takes a descriptor before it looks: it may say EMFILE when nobody waits. */
+/* Asked first, since accept takes a descriptor before it looks: it may say EMFILE when nobody waits. Of a Unix socket that
+ * was made deaf it is always true. */
 static bool somebody_is_queued(const struct listener *listener)
 {
     struct pollfd queue = { .fd = listener->fd, .events = POLLIN };
     return poll(&queue, 1, 0) > 0;
 }
 
-static void drain_queue(struct listener *listener)
+static void drain_own_queue(struct listener *listener)
 {
     fcntl(listener->fd, F_SETFL, fcntl(listener->fd, F_GETFL) | O_NONBLOCK);
-    while (somebody_is_queued(listener)) {
+    while (listener->state == LISTENER_DRAINING && somebody_is_queued(listener)) {
         int fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC);
         int error = fd < 0 ? -errno : 0;
         if (fd >= 0) {
             accepted(listener, fd);
+        } else if (error == -EAGAIN) {
+            break;
         } else if (!is_passing(error)) {
             back_off(listener, error); /* descriptors come back as connections end */
             return;
@@ -188,8 +274,36 @@ static void drain_queue(struct listener *listener)
     listener_close(listener);
 }
 
-void listener_abort(struct listener *listener)
+/* The call after the next turn's completions, for which it waits through two. */
+static void look(rondo_call *call)
 {
-    if (listener->state == LISTENER_DRAINING && !listener->accept.in_kernel)
+    struct listener *listener = rondo_container_of(call, struct listener, look);
+    listener->drained = listener->looked;
+    listener->looked = true;
+    if (listener->drained)
+        engine_cancel(loop_of(listener)->engine, &listener->accept);
+    else
+        rondo_call_soon(loop_of(listener), &listener->look, look);
+}
+
+/* The socket may be other processes', too: it can't be told to hear nobody, nor not to block, when somebody else was
+ * faster. One turn with an accept for all that come takes what is queued now. */
+static void drain_adopted_queue(struct listener *listener)
+{
+    if (listener->drained || !somebody_is_queued(listener)) {
         listener_close(listener);
+        return;
+    }
+    listener->looked = false;
+    if (!list_contains_link(&listener->look._link))
+        rondo_call_soon(loop_of(listener), &listener->look, look);
+    engine_accept(loop_of(listener)->engine, &listener->accept, listener->fd);
+}
+
+static void drain_queue(struct listener *listener)
+{
+    if (listener->address->kind == ADDRESS_ADOPTED)
+        drain_adopted_queue(listener);
+    else
+        drain_own_queue(listener);
 }

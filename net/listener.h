@@ -1,10 +1,16 @@
-/* A shard's listening socket.
+/* One listening socket of a server.
  *
- *                       accept ends with an error                            listener_drain
- *   ACCEPTING  <---------------------------------------  BACKING_OFF     (from both) ----> DRAINING ----> CLOSED
- *              ---------------------------------------->
- *                 no descriptors or memory: 10 ms, 20, … 1 s
- */
+ *   from                 event                                                   to
+ *   IDLE                 listener_start                                          ACCEPTING
+ *   ACCEPTING            accept ends with an error: no descriptors, no memory    BACKING_OFF: 10 ms, 20, … 1 s
+ *   BACKING_OFF          that time has passed                                    ACCEPTING
+ *   ACCEPTING, BACKING_OFF   listener_drain                                      DRAINING
+ *   DRAINING             the queue is empty                                      CLOSING
+ *   any                  listener_close                                          CLOSING
+ *   CLOSING              the accept is out of the kernel: close                  CLOSED
+ *
+ * CLOSING, nobody can connect any more, and what the accept under way still brings is closed; so one who closes a
+ * listener need not know whether there is one. */
 #ifndef RONDO_NET_LISTENER_H
 #define RONDO_NET_LISTENER_H
 
@@ -12,26 +18,38 @@
 
 #include "net/service.h"
 
-enum listener_state { LISTENER_ACCEPTING, LISTENER_BACKING_OFF, LISTENER_DRAINING, LISTENER_CLOSED };
+enum listener_state {
+    LISTENER_IDLE,
+    LISTENER_ACCEPTING,
+    LISTENER_BACKING_OFF,
+    LISTENER_DRAINING,
+    LISTENER_CLOSING,
+    LISTENER_CLOSED,
+};
 
 struct listener {
-    struct service *service;
-    const struct address *address;
+    struct rondo_server *server;
+    struct address *address;
     int fd;
     enum listener_state state;
     struct op accept;
     rondo_timer timer; /* the end of backing off; or, after it, of the episode */
+    rondo_call look;   /* draining a queue that others may take from, too */
     unsigned back_off_ms;
     bool short_of_resources; /* said so in the log */
+    bool looked, drained;
 };
 
-/* Accept the connections of `fd`, a listening socket, which is the listener's from now on. */
-void listener_open(struct listener *listener, struct service *service, const struct address *address, int fd);
+/* `fd`, a socket of `address`, is the listener's from now on. */
+void listener_init(struct listener *listener, struct rondo_server *server, struct address *address, int fd);
+
+/* Listen and accept, if it doesn't. Returns 0 or a negative errno. */
+int listener_start(struct listener *listener, unsigned backlog);
 
 /* Accept those that are queued, then close. */
 void listener_drain(struct listener *listener);
 
-/* Close at once; after listener_drain. */
-void listener_abort(struct listener *listener);
+/* Close, soon: server_listener_closed follows, from inside this call or from the loop. */
+void listener_close(struct listener *listener);
 
 #endif

@@ -31,7 +31,8 @@ static const struct option common_options[] = {
 #define COMMON_OPTIONS (sizeof common_options / sizeof *common_options)
 
 static const char common_help[] =
-    "  -l, --listen URL           address to serve, tcp://host:port; repeatable (default %s)\n"
+    "  -l, --listen URL           address to serve; repeatable%s%s%s\n"
+    "                             tcp://host:port, unix:///path[?mode=0660], unix://@name, fd://3\n"
     "  -s, --shards N             threads (default: the CPUs this process may use)\n"
     "  -e, --engine NAME          auto or uring (default auto; also RONDO_ENGINE)\n"
     "      --backlog N            connections that may wait to be accepted, per shard (default 4096)\n"
@@ -44,7 +45,7 @@ static const char common_help[] =
 
 struct parse {
     rondo_app *app;
-    const rondo_protocol *protocol; /* of the app's first server: serves what --listen adds */
+    rondo_server_options first; /* of the app's servers: what --listen adds is like it */
     const rondo_option *own;
     unsigned listens;
     const char *program;
@@ -102,6 +103,15 @@ static bool is_allowed(const char *value, const char *allowed)
     return false;
 }
 
+/* As the app's first, but there. */
+static rondo_server_options server_at(const struct parse *parse, const char *url)
+{
+    rondo_server_options server = parse->first;
+    server.url = url;
+    server.more_urls = NULL;
+    return server;
+}
+
 static void take_listen(struct parse *parse, const char *value)
 {
     struct url url;
@@ -111,7 +121,7 @@ static void take_listen(struct parse *parse, const char *value)
     else if (url_parse(value, &url, why) < 0)
         usage(parse, "--listen", value, why);
     else
-        parse->app->servers[parse->listens++] = (rondo_server){ .url = value, .protocol = parse->protocol };
+        parse->app->servers[parse->listens++] = server_at(parse, value);
 }
 
 static void take_engine(struct parse *parse, const char *option, const char *value)
@@ -158,7 +168,8 @@ static void help(const struct parse *parse)
         snprintf(form, sizeof form, "--%s %s", own->name, own->values != NULL ? own->values : "VALUE");
         printf("      %-22s %s\n", form, own->help != NULL ? own->help : "");
     }
-    printf(common_help, parse->app->servers[0].url);
+    const char *url = parse->first.url;
+    printf(common_help, url != NULL ? " (default " : "", url != NULL ? url : "", url != NULL ? ")" : "");
 }
 
 static void take(struct parse *parse, int option, const char *value)
@@ -227,7 +238,7 @@ static unsigned own_count(const rondo_option *own)
 
 int rondo_parse_options(rondo_app *app, int argc, char **argv, const rondo_option *own)
 {
-    struct parse parse = { .app = app, .protocol = app->servers[0].protocol, .own = own, .status = GO_ON };
+    struct parse parse = { .app = app, .first = app->servers[0], .own = own, .status = GO_ON };
     struct option options[COMMON_OPTIONS + OWN_OPTIONS_MAX + 1] = { 0 };
     const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
     parse.program = slash != NULL ? slash + 1 : argc > 0 ? argv[0] : "rondo";
@@ -250,6 +261,8 @@ int rondo_parse_options(rondo_app *app, int argc, char **argv, const rondo_optio
     }
     if (parse.status == GO_ON && optind < argc)
         usage(&parse, argv[optind], NULL, "an option is wanted, not a word alone");
+    if (parse.listens > 0 && parse.listens < RONDO_SERVERS_MAX)
+        app->servers[parse.listens].url = NULL; /* of those it came with, none is left */
     return parse.status;
 }
 

@@ -5,7 +5,7 @@
 
 #include "core/list.h"
 #include "core/memory.h"
-#include "net/listener.h"
+#include "net/server.h"
 #include "net/transport.h"
 
 struct service *service_of(const rondo_loop *loop)
@@ -58,49 +58,80 @@ static void stop_stoppables(struct service *service)
     }
 }
 
-static void free_service(struct service *service)
+static void for_each_server(struct service *service, void (*act)(rondo_server *server))
 {
-    service->loop->upstairs = NULL;
-    memory_free(service->listeners);
-    memory_free(service->shard_state);
-    memory_free(service);
+    /* No server is freed by these: that comes from the loop. */
+    for (struct rondo_link *link = service->servers.next; link != &service->servers; link = link->next)
+        act(rondo_container_of(link, rondo_server, in_service));
 }
+
+/* ---- the life of a shard's service ------------------------------------------------------------------------ */
+
+void service_init(struct service *service, rondo_loop *loop, struct service_settings *settings)
+{
+    service->loop = loop;
+    service->settings = settings;
+    list_init(&service->transports);
+    list_init(&service->servers);
+    list_init(&service->stoppables);
+    loop->upstairs = service;
+}
+
+static int open_servers(struct service *service)
+{
+    unsigned count = service->settings->server_count;
+    service->app_servers = memory_new((count + 1) * sizeof *service->app_servers);
+    int rc = service->app_servers == NULL ? -ENOMEM : 0;
+    for (unsigned i = 0; i < count && rc == 0; i++)
+        rc = server_open_of_app(service, i);
+    return rc;
+}
+
+static int start_servers(struct service *service)
+{
+    const struct service_settings *settings = service->settings;
+    int rc = 0;
+    for (unsigned i = 0; i < settings->server_count && rc == 0; i++) {
+        rondo_server *server = service->app_servers[i];
+        if (server->state == SERVER_BOUND && !settings->app->servers[i].start_later)
+            rc = rondo_server_start_serving(server);
+    }
+    return rc;
+}
+
+static int begin(struct service *service)
+{
+    const rondo_app *app = service->settings->app;
+    if (app->shard_size > 0) {
+        service->shard_state = memory_new(app->shard_size);
+        if (service->shard_state == NULL)
+            return -ENOMEM;
+    }
+    int rc = open_servers(service);
+    if (rc == 0 && app->shard_start != NULL)
+        rc = app->shard_start(service->loop);
+    service->was_started = rc == 0;
+    return rc == 0 ? start_servers(service) : rc;
+}
+
+static void abort_all(rondo_loop *loop);
 
 static int start(rondo_loop *loop, void *context)
 {
-    struct service_settings *settings = context;
-    const rondo_app *app = settings->app;
     struct service *service = memory_new(sizeof *service);
     if (service == NULL) {
         rondo_log(RONDO_LOG_ERROR, "no memory for shard %u", loop->index);
         return -ENOMEM;
     }
-    service->loop = loop;
-    service->settings = settings;
-    service->listener_count = settings->address_count;
-    service->listeners = memory_new(settings->address_count * sizeof *service->listeners);
-    service->shard_state = app->shard_size > 0 ? memory_new(app->shard_size) : NULL;
-    list_init(&service->transports);
-    list_init(&service->stoppables);
-    loop->upstairs = service;
-
-    int rc =
-        service->listeners == NULL || (app->shard_size > 0 && service->shard_state == NULL) ? -ENOMEM : 0;
-    if (rc == 0 && app->shard_start != NULL)
-        rc = app->shard_start(loop);
-    if (rc < 0) {
-        rondo_log(RONDO_LOG_ERROR, "shard %u can't start: %s", loop->index, strerror(-rc));
-        service->draining = true;
-        stop_stoppables(service);
-        free_service(service);
-        return rc;
-    }
-    for (unsigned i = 0; i < settings->address_count; i++) {
-        struct address *address = &settings->addresses[i];
-        listener_open(&service->listeners[i], service, address, address->fds[loop->index]);
-        address->fds[loop->index] = -1;
-    }
-    return 0;
+    service_init(service, loop, context);
+    int rc = begin(service);
+    if (rc == 0)
+        return 0;
+    rondo_log(RONDO_LOG_ERROR, "shard %u can't start: %s", loop->index, strerror(-rc));
+    service->draining = true;
+    stop_stoppables(service);
+    abort_all(loop); /* what shard_start began ends from the loop */
+    return rc;
 }
 
 static void drain(rondo_loop *loop)
@@ -108,8 +139,7 @@ static void drain(rondo_loop *loop)
     struct service *service = service_of(loop);
     service->draining = true;
     stop_stoppables(service);
-    for (unsigned i = 0; i < service->listener_count; i++)
-        listener_drain(&service->listeners[i]);
+    for_each_server(service, server_drain);
     for_each_transport(service, transport_drain);
 }
 
@@ -121,18 +151,22 @@ static void abort_all(rondo_loop *loop)
         rondo_log(RONDO_LOG_WARNING, "shard %u: aborted %llu connections that did not end by themselves",
                   loop->index, (unsigned long long)loop->traffic.connections_open);
     }
-    for (unsigned i = 0; i < service->listener_count; i++)
-        listener_abort(&service->listeners[i]);
+    for_each_server(service, rondo_server_close);
     for_each_transport(service, transport_cancel);
 }
 
 static void stop(rondo_loop *loop)
 {
     struct service *service = service_of(loop);
-    assert(list_is_empty(&service->transports));
-    if (service->settings->app->shard_stop != NULL)
+    if (service == NULL)
+        return; /* it could not be made */
+    assert(list_is_empty(&service->transports) && list_is_empty(&service->servers));
+    if (service->was_started && service->settings->app->shard_stop != NULL)
         service->settings->app->shard_stop(loop);
-    free_service(service);
+    loop->upstairs = NULL;
+    memory_free(service->app_servers);
+    memory_free(service->shard_state);
+    memory_free(service);
 }
 
 const struct shard_hooks service_hooks = {

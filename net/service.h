@@ -1,4 +1,4 @@
-/* What a shard serves: its listeners, its transports, and the user's own state of the shard. */
+/* What a shard serves: its servers, its transports, and the user's own state of the shard. */
 #ifndef RONDO_NET_SERVICE_H
 #define RONDO_NET_SERVICE_H
 
@@ -11,20 +11,12 @@
 
 #include "core/loop.h"
 #include "core/shard.h"
-#include "net/url.h"
-
-/* An address that is served: a socket for each shard, bound together by SO_REUSEPORT. */
-struct address {
-    const rondo_protocol *protocol;
-    char url[URL_TEXT_BYTES]; /* with the real port */
-    int *fds;                 /* one for each shard; -1 once its shard has it */
-};
 
 /* The same for all shards; only `connections` changes while they run. */
 struct service_settings {
     const rondo_app *app;
-    struct address *addresses;
-    unsigned address_count;
+    struct addresses *servers; /* of the app's */
+    unsigned server_count;
     uint64_t idle_timeout_ms; /* 0: none */
     unsigned max_connections; /* 0: no limit */
     atomic_uint connections;  /* of all shards; counted only when there is a limit */
@@ -43,13 +35,17 @@ struct service {
     struct service_settings *settings;
     struct rondo_link transports;
     struct rondo_link stoppables;
-    struct listener *listeners;
-    unsigned listener_count;
+    struct rondo_link servers;
+    rondo_server **app_servers; /* those of the app; NULL: gone */
     bool draining, aborting;
+    bool was_started; /* the app's shard_start has succeeded */
     void *shard_state;
 };
 
-/* The service of a shard; NULL when it could not be started. */
+/* Nothing served yet. */
+void service_init(struct service *service, rondo_loop *loop, struct service_settings *settings);
+
+/* The service of a shard. */
 struct service *service_of(const rondo_loop *loop);
 
 /* Is there room for one more connection? Then it is counted. */

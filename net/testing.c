@@ -126,6 +126,8 @@ static int open_loop(rondo_test *test)
     test->settings.max_connections = test->app.max_connections;
     rc = service_hooks.start(&test->loop, &test->settings);
     if (rc < 0) {
+        rondo_test_turn(test); /* what it began ends */
+        service_hooks.stop(&test->loop);
         loop_close(&test->loop);
         loop_free(&test->loop);
     }

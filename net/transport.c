@@ -87,7 +87,8 @@ rondo_transport *transport_open(struct service *service, const struct transport_
                   sizeof *t + protocol->size);
         if (counts(start->owner))
             service_forget(service);
-        service->loop->engine->sockets->close_now(service->loop->engine, start->fd);
+        if (!start->keeps_fd)
+            service->loop->engine->sockets->close_now(service->loop->engine, start->fd);
         return NULL;
     }
     t->loop = service->loop;

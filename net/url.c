@@ -7,8 +7,11 @@
 #include <netdb.h>
 #include <stdarg.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #define LETTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 #define DIGITS  "0123456789"
@@ -24,23 +27,30 @@ __attribute__((format(printf, 2, 3))) static int refuse(char why[URL_WHY_BYTES],
 }
 
 /* Move *text behind "tcp://". */
-static int parse_scheme(const char **text, char why[URL_WHY_BYTES])
+static int parse_scheme(const char **text, struct url *url, char why[URL_WHY_BYTES])
 {
-    static const char *const planned[] = { "unix", "udp", "tls", "fd" };
+    static const char *const schemes[] = { [URL_TCP] = "tcp", [URL_UNIX] = "unix", [URL_FD] = "fd" };
+    static const char *const planned[] = { "udp", "tls" };
     size_t size = strspn(*text, LETTERS DIGITS "+-.");
     const char *scheme = *text;
 
     if (size == 0 || strncmp(scheme + size, "://", 3) != 0)
         return refuse(why, "there is no scheme before the host: " EXAMPLE);
     *text += size + strlen("://");
-    if (size == 3 && strncmp(scheme, "tcp", size) == 0)
-        return 0;
+    for (size_t i = 0; i < sizeof schemes / sizeof schemes[0]; i++) {
+        if (size == strlen(schemes[i]) && strncmp(scheme, schemes[i], size) == 0) {
+            url->scheme = (enum url_scheme)i;
+            return 0;
+        }
+    }
     for (size_t i = 0; i < sizeof planned / sizeof planned[0]; i++) {
         if (size == strlen(planned[i]) && strncmp(scheme, planned[i], size) == 0)
-            return refuse(why, "'%s' is not in this version of rondo: tcp only", planned[i]);
+            return refuse(why, "'%s' is not in this version of rondo: tcp, unix and fd are", planned[i]);
     }
     return refuse(why, "there is no scheme '%.*s': " EXAMPLE, (int)(size < 32 ? size : 32), scheme);
 }
+
+/* ---- tcp ------------------------------------------------------------------------------------------------ */
 
 static int copy_host(struct url *url, const char *host, size_t size, char why[URL_WHY_BYTES])
 {
@@ -149,26 +159,139 @@ static int parse_port(const char **text, struct url *url, char why[URL_WHY_BYTES
     return 0;
 }
 
-/* What may follow: nothing, up to now. */
-static int parse_options(const char *text, char why[URL_WHY_BYTES])
+/* What may follow. */
+static int refuse_rest(const char *text, const char *what, const char *have, char why[URL_WHY_BYTES])
 {
-    if (*text == '\0')
-        return 0;
     size_t size = *text == '?' ? strspn(text + 1, LETTERS DIGITS "-._") : 0;
     if (size > 0)
-        return refuse(why, "there is no option '%.*s': tcp has none", (int)(size < 32 ? size : 32), text + 1);
-    return refuse(why, "nothing may follow the port");
+        return refuse(why, "there is no option '%.*s': %s", (int)(size < 32 ? size : 32), text + 1, have);
+    return refuse(why, "nothing may follow the %s", what);
+}
+
+static int parse_tcp(const char *text, struct url *url, char why[URL_WHY_BYTES])
+{
+    int error = parse_host(&text, url, why);
+    if (error == 0)
+        error = parse_port(&text, url, why);
+    return error == 0 && *text != '\0' ? refuse_rest(text, "port", "tcp has none", why) : error;
+}
+
+/* ---- unix ----------------------------------------------------------------------------------------------- */
+
+#define UNIX_EXAMPLE "write unix:///run/name.sock or unix://@name"
+#define PATH_AT      offsetof(struct sockaddr_un, sun_path)
+
+static int digit_of(char c)
+{
+    const char *digits = "0123456789abcdef0123456789ABCDEF", *found = c == '\0' ? NULL : strchr(digits, c);
+    return found == NULL ? -1 : (int)(found - digits) % 16;
+}
+
+/* Move *text behind one byte of a path. Returns the byte, or -EINVAL. */
+static int parse_byte(const char **text, char why[URL_WHY_BYTES])
+{
+    unsigned char byte = (unsigned char)*(*text)++;
+    if (byte < ' ' || byte == 0x7f)
+        return refuse(why, "byte 0x%02x can't stand in a path as it is: write %%%02X", byte, byte);
+    if (byte != '%')
+        return byte;
+    int high = digit_of(**text), low = high < 0 ? -1 : digit_of((*text)[1]);
+    if (low < 0)
+        return refuse(why, "a '%%' in a path is followed by two hexadecimal digits: %%25 is the '%%' itself");
+    *text += 2;
+    return high * 16 + low;
+}
+
+/* Move *text behind the path, or the name. */
+static int parse_path(const char **text, struct url *url, char why[URL_WHY_BYTES])
+{
+    bool is_abstract = **text == '@';
+    const char *what = is_abstract ? "name behind the '@'" : "path";
+    char *path = url->local.local.sun_path + is_abstract;
+    size_t size = 0;
+    url->local.any.sa_family = AF_UNIX;
+    if (!is_abstract && **text != '/' && strchr("?#", **text) == NULL)
+        return refuse(why, "the path is not absolute: " UNIX_EXAMPLE);
+    *text += is_abstract;
+    while (strchr("?#", **text) == NULL) { /* its end is found, too */
+        int byte = parse_byte(text, why);
+        if (byte < 0)
+            return byte;
+        if (byte == 0 && !is_abstract)
+            return refuse(why, "there can't be a NUL in a path");
+        if (size == URL_PATH_BYTES)
+            return refuse(why, "the %s is longer than %d bytes", what, URL_PATH_BYTES);
+        path[size++] = (char)byte;
+    }
+    if (size == 0)
+        return refuse(why, "there is no %s: " UNIX_EXAMPLE, what);
+    url->local.size =
+        (socklen_t)(PATH_AT + size + 1); /* the NUL of a path; the one before an abstract name */
+    return 0;
+}
+
+/* Move *text behind "mode=0660". */
+static int parse_mode(const char **text, struct url *url, char why[URL_WHY_BYTES])
+{
+    const char *digits = *text + strlen("mode=");
+    size_t size = strcspn(digits, "&#");
+    if (url->mode != URL_NO_MODE)
+        return refuse(why, "the mode is there twice");
+    if (url->local.local.sun_path[0] == '\0')
+        return refuse(why, "an abstract name has no mode: whoever knows it may connect");
+    if (size < 3 || size > 4 || strspn(digits, "01234567") != size || (size == 4 && *digits != '0'))
+        return refuse(why,
+                      "the mode is not three octal digits, with or without a 0 before them: write mode=0660");
+    url->mode = (int)strtol(digits, NULL, 8);
+    *text = digits + size;
+    return 0;
+}
+
+static int parse_unix(const char *text, struct url *url, char why[URL_WHY_BYTES])
+{
+    int error = parse_path(&text, url, why);
+    while (error == 0 && (*text == '?' || *text == '&') && strncmp(text + 1, "mode=", strlen("mode=")) == 0) {
+        text++;
+        error = parse_mode(&text, url, why);
+    }
+    if (error != 0 || *text == '\0')
+        return error;
+    if (*text != '&')
+        return refuse_rest(text, "path", "unix has mode", why);
+    char rest[40];
+    snprintf(rest, sizeof rest, "?%s", text + 1);
+    return refuse_rest(rest, "mode", "unix has mode", why);
+}
+
+/* ---- fd ------------------------------------------------------------------------------------------------- */
+
+static int parse_fd(const char *text, struct url *url, char why[URL_WHY_BYTES])
+{
+    size_t size = strcspn(text, "/?#");
+    if (size == 0 || size > 7 || strspn(text, DIGITS) != size)
+        return refuse(why, "the descriptor is not a decimal number: write fd://3");
+    url->fd = atoi(text);
+    return text[size] == '\0' ? 0 : refuse_rest(text + size, "descriptor", "fd has none", why);
 }
 
 int url_parse(const char *text, struct url *url, char why[URL_WHY_BYTES])
 {
-    int error = parse_scheme(&text, why);
-    if (error == 0)
-        error = parse_host(&text, url, why);
-    if (error == 0)
-        error = parse_port(&text, url, why);
-    return error != 0 ? error : parse_options(text, why);
+    *url = (struct url){ .mode = URL_NO_MODE, .fd = -1 };
+    int error = parse_scheme(&text, url, why);
+    if (error != 0)
+        return error;
+    switch (url->scheme) {
+    case URL_UNIX:
+        return parse_unix(text, url, why);
+    case URL_FD:
+        return parse_fd(text, url, why);
+    case URL_TCP:
+        break;
+    }
+    return parse_tcp(text, url, why);
 }
+
+/* ---- addresses ------------------------------------------------------------------------------------------ */
 
 /* The caller shall tell a host that there isn't from one that can't be found just now. */
 static int errno_of_gai(int error)
@@ -195,6 +318,11 @@ int url_look_up(const struct url *url, int flags, struct url_addresses *addresse
     struct addrinfo *found = NULL;
     char port[sizeof "65535"];
 
+    addresses->count = 0;
+    if (url->scheme == URL_FD)
+        return refuse(why, "a descriptor is no address: fd:// is for who listens");
+    if (url->scheme == URL_UNIX)
+        return url_addresses_put(addresses, &url->local);
     snprintf(port, sizeof port, "%u", url->port);
     int gai_error = getaddrinfo(url->host, port, &hints, &found);
     if (gai_error != 0) {
@@ -205,7 +333,6 @@ int url_look_up(const struct url *url, int flags, struct url_addresses *addresse
     }
 
     int error = 0;
-    addresses->count = 0;
     for (const struct addrinfo *info = found; info != NULL && error == 0; info = info->ai_next)
         error = url_addresses_add(addresses, info->ai_addr);
     freeaddrinfo(found);
@@ -219,6 +346,31 @@ int url_resolve(const struct url *url, struct url_addresses *addresses, char why
     return url_look_up(url, AI_PASSIVE, addresses, why);
 }
 
+/* What getaddrinfo and RFC 6761 say of it, without looking into files. */
+static int resolve_localhost(uint16_t port, struct url_addresses *addresses)
+{
+    const struct sockaddr_in6 v6 = { .sin6_family = AF_INET6,
+                                     .sin6_port = htons(port),
+                                     .sin6_addr = IN6ADDR_LOOPBACK_INIT };
+    const struct sockaddr_in v4 = { .sin_family = AF_INET,
+                                    .sin_port = htons(port),
+                                    .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    addresses->count = 0;
+    int error = url_addresses_add(addresses, (const struct sockaddr *)&v6);
+    return error != 0 ? error : url_addresses_add(addresses, (const struct sockaddr *)&v4);
+}
+
+int url_resolve_now(const struct url *url, struct url_addresses *addresses, char why[URL_WHY_BYTES])
+{
+    if (url->scheme == URL_TCP && strcasecmp(url->host, "localhost") == 0)
+        return resolve_localhost(url->port, addresses);
+    int error = url_look_up(url, AI_PASSIVE | AI_NUMERICHOST, addresses, why);
+    if (error != -ENOENT || strchr(url->host, ':') != NULL)
+        return error;
+    return refuse(why, "%s is a name, and looking it up would hold up the shard: write its address",
+                  url->host);
+}
+
 static socklen_t size_of(const struct sockaddr *address)
 {
     assert(address->sa_family == AF_INET || address->sa_family == AF_INET6);
@@ -230,44 +382,95 @@ static bool are_equal(const struct url_address *one, const struct url_address *o
 {
     if (one->any.sa_family != other->any.sa_family)
         return false;
+    if (one->any.sa_family == AF_UNIX)
+        return one->size == other->size && memcmp(&one->any, &other->any, one->size) == 0;
     if (one->any.sa_family == AF_INET)
         return one->v4.sin_port == other->v4.sin_port && one->v4.sin_addr.s_addr == other->v4.sin_addr.s_addr;
     return one->v6.sin6_port == other->v6.sin6_port && one->v6.sin6_scope_id == other->v6.sin6_scope_id &&
            IN6_ARE_ADDR_EQUAL(&one->v6.sin6_addr, &other->v6.sin6_addr);
 }
 
-int url_addresses_add(struct url_addresses *addresses, const struct sockaddr *address)
+int url_addresses_put(struct url_addresses *addresses, const struct url_address *address)
 {
-    struct url_address added = { .size = size_of(address) };
-    memcpy(&added.any, address, added.size);
-
     for (unsigned i = 0; i < addresses->count; i++) {
-        if (are_equal(&addresses->at[i], &added))
+        if (are_equal(&addresses->at[i], address))
             return 0;
     }
     if (addresses->count == URL_ADDRESSES_MAX)
         return -E2BIG;
-    addresses->at[addresses->count++] = added;
+    addresses->at[addresses->count++] = *address;
     return 0;
 }
 
-void url_format(const struct sockaddr *address, char text[URL_TEXT_BYTES])
+int url_addresses_add(struct url_addresses *addresses, const struct sockaddr *address)
 {
-    struct url_address from = { .size = size_of(address) };
-    char host[INET6_ADDRSTRLEN], interface[IF_NAMESIZE + 1] = "";
-    memcpy(&from.any, address, from.size);
+    struct url_address added = { .size = size_of(address) };
+    memcpy(&added.any, address, added.size);
+    return url_addresses_put(addresses, &added);
+}
 
-    if (from.any.sa_family == AF_INET) {
-        inet_ntop(AF_INET, &from.v4.sin_addr, host, sizeof host);
-        snprintf(text, URL_TEXT_BYTES, "tcp://%s:%u", host, ntohs(from.v4.sin_port));
-        return;
+uint16_t *url_port_of(struct url_address *address)
+{
+    switch (address->any.sa_family) {
+    case AF_INET:
+        return &address->v4.sin_port;
+    case AF_INET6:
+        return &address->v6.sin6_port;
+    default:
+        return NULL;
     }
-    uint32_t index = from.v6.sin6_scope_id;
+}
+
+/* ---- back to text --------------------------------------------------------------------------------------- */
+
+static void format_unix(const struct url_address *address, char text[URL_TEXT_BYTES])
+{
+    const char *path = address->local.sun_path;
+    size_t size = address->size > PATH_AT ? address->size - PATH_AT : 0;
+    bool is_abstract = size > 0 && path[0] == '\0';
+    size = is_abstract ? size - 1 : strnlen(path, size);
+    path += is_abstract;
+    char *end = stpcpy(text, is_abstract ? "unix://@" : "unix://");
+    for (size_t i = 0; i < size; i++) {
+        unsigned char byte = (unsigned char)path[i];
+        bool is_plain = byte > ' ' && byte <= '~' && strchr("%?#", byte) == NULL;
+        end += sprintf(end, is_plain ? "%c" : "%%%02X", byte);
+    }
+}
+
+static void format_ipv6(const struct sockaddr_in6 *address, char text[URL_TEXT_BYTES])
+{
+    char host[INET6_ADDRSTRLEN], interface[IF_NAMESIZE + 1] = "";
+    uint32_t index = address->sin6_scope_id;
     if (index != 0) {
         interface[0] = '%';
         if (if_indextoname(index, interface + 1) == NULL) /* gone meanwhile: its number is left */
             snprintf(interface + 1, sizeof interface - 1, "%u", index);
     }
-    inet_ntop(AF_INET6, &from.v6.sin6_addr, host, sizeof host);
-    snprintf(text, URL_TEXT_BYTES, "tcp://[%s%s]:%u", host, interface, ntohs(from.v6.sin6_port));
+    inet_ntop(AF_INET6, &address->sin6_addr, host, sizeof host);
+    snprintf(text, URL_TEXT_BYTES, "tcp://[%s%s]:%u", host, interface, ntohs(address->sin6_port));
+}
+
+void url_format_address(const struct url_address *address, char text[URL_TEXT_BYTES])
+{
+    char host[INET_ADDRSTRLEN];
+    switch (address->any.sa_family) {
+    case AF_UNIX:
+        format_unix(address, text);
+        return;
+    case AF_INET6:
+        format_ipv6(&address->v6, text);
+        return;
+    default:
+        inet_ntop(AF_INET, &address->v4.sin_addr, host, sizeof host);
+        snprintf(text, URL_TEXT_BYTES, "tcp://%s:%u", host, ntohs(address->v4.sin_port));
+        return;
+    }
+}
+
+void url_format(const struct sockaddr *address, char text[URL_TEXT_BYTES])
+{
+    struct url_address from = { .size = size_of(address) };
+    memcpy(&from.any, address, from.size);
+    url_format_address(&from, text);
 }

@@ -1,4 +1,12 @@
-/* Endpoint URLs: "tcp://host:port", where host is a name, 127.0.0.1, [::1] or [fe80::1%eth0].
+/* Endpoint URLs:
+ *
+ *   tcp://host:port          host is a name, 127.0.0.1, [::1] or [fe80::1%eth0]
+ *   unix:///path?mode=0660   a socket file, by its absolute path; the mode is for who listens
+ *   unix://@name             an abstract name, which no file holds
+ *   fd://3                   a listening socket that the process was given
+ *
+ * In a path and in an abstract name %XX is the byte of that number: so '?', '#' and '%' are written, and what can't be
+ * seen. A path has no NUL.
  *
  * A wrong one is answered with a sentence that says what is wrong and what to write. It leaves out the URL,
  * so that it can follow it:  tcp://localhost: there is no port after the host: write tcp://127.0.0.1:7777
@@ -10,25 +18,36 @@
 #include <netinet/in.h>
 #include <stdint.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 #define URL_HOST_BYTES    256 /* the longest host, 255, and its NUL */
-#define URL_TEXT_BYTES    80  /* of the longest address: tcp://[IPv6%interface]:65535 */
+#define URL_PATH_BYTES    107 /* the longest path, and the longest abstract name, without NUL or '@' */
+#define URL_TEXT_BYTES    336 /* of the longest address: unix://@ and a name of %XX only */
 #define URL_WHY_BYTES     384 /* a host, and what is said about it */
 #define URL_ADDRESSES_MAX 16
 
-struct url {
-    char host[URL_HOST_BYTES]; /* without brackets */
-    uint16_t port;
-};
-
-/* What bind(2) takes: &address.any and address.size. */
+/* What bind(2) and connect(2) take: &address.any and address.size. */
 struct url_address {
     socklen_t size;
     union {
         struct sockaddr any;
         struct sockaddr_in v4;
         struct sockaddr_in6 v6;
+        struct sockaddr_un local;
     };
+};
+
+enum url_scheme { URL_TCP, URL_UNIX, URL_FD };
+
+#define URL_NO_MODE (-1)
+
+struct url {
+    enum url_scheme scheme;
+    char host[URL_HOST_BYTES]; /* URL_TCP: without brackets */
+    uint16_t port;             /* URL_TCP */
+    struct url_address local;  /* URL_UNIX */
+    int mode;                  /* URL_UNIX: permission bits, or URL_NO_MODE */
+    int fd;                    /* URL_FD */
 };
 
 struct url_addresses {
@@ -43,8 +62,8 @@ struct url_addresses {
  * Returns 0 or -EINVAL, and then `url` is undefined. */
 int url_parse(const char *text, struct url *url, char why[URL_WHY_BYTES]);
 
-/* Find the addresses to listen on: what getaddrinfo says, in its order, each once. It may ask a name server
- * and wait for the answer.
+/* Find the addresses to listen on, of a tcp or unix URL: what getaddrinfo says, in its order, each once. It may
+ * ask a name server and wait for the answer.
  *
  *   why   when it fails: one sentence, which names the host; else left alone
  *
@@ -56,11 +75,20 @@ int url_resolve(const struct url *url, struct url_addresses *addresses, char why
  * first URL_ADDRESSES_MAX addresses are there. */
 int url_look_up(const struct url *url, int flags, struct url_addresses *addresses, char why[URL_WHY_BYTES]);
 
-/* Add an IPv4 or IPv6 address (asserted), unless it is there already. Returns 0, or -E2BIG when all places
+/* The same without waiting: the host is an address or "localhost", else -EINVAL. */
+int url_resolve_now(const struct url *url, struct url_addresses *addresses, char why[URL_WHY_BYTES]);
+
+/* Add an IPv4, IPv6 or Unix address (asserted), unless it is there already. Returns 0, or -E2BIG when all places
  * are taken. */
 int url_addresses_add(struct url_addresses *addresses, const struct sockaddr *address);
+int url_addresses_put(struct url_addresses *addresses, const struct url_address *address);
 
 /* Write an IPv4 or IPv6 address (asserted) as a URL: "tcp://127.0.0.1:7777", "tcp://[::1]:7777". */
 void url_format(const struct sockaddr *address, char text[URL_TEXT_BYTES]);
+/* Likewise any; of a Unix one: "unix:///run/rondo.sock", "unix://@rondo". */
+void url_format_address(const struct url_address *address, char text[URL_TEXT_BYTES]);
+
+/* Is this an address with a port? Then a pointer to it, else NULL. */
+uint16_t *url_port_of(struct url_address *address);
 
 #endif

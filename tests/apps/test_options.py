@@ -139,7 +139,8 @@ class WrongUsage(ServerTest):
                     "tcp://[::g]:80", "tcp://127.0.0.256:80", "tcp://127.1:80", "tcp://a b:80", "tcp://a\nb:80",
                     "tcp://user@host:80", "tcp://127.0.0.1:80?backlog=3", "tcp://127.0.0.1:80#a", "udp://127.0.0.1:80",
                     "http://127.0.0.1:80", "TCP//127.0.0.1:80", "tcp://" + "a" * 5000 + ":80",
-                    "unix:///tmp/x", "fd://3"):
+                    "unix://", "unix://tmp/x", "unix:///tmp/x?mode=9", "unix:///tmp/x?backlog=1", "unix://@",
+                    "unix:///" + "a" * 107, "fd://", "fd://x", "fd://-1", "fd://3?mode=600"):
             self.assert_usage("--listen", "--listen", url)
 
     def test_a_wrong_address_is_told_though_others_are_right(self):

@@ -10,28 +10,25 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "net/listener.h"
+#include "net/server.h"
 #include "support/pair.h"
 
 TestSuite(listener, .timeout = 30);
 
 static const rondo_protocol echo = { .name = "echo", .data_received = rondo_write };
-static const struct address address = { .protocol = &echo, .url = "tcp://127.0.0.1:0" };
 
 static struct world world;
-static struct listener listener;
+static rondo_server *server;
+static struct listener *listener;
 static struct sockaddr_in where;
 
 static void open_listener(void)
 {
-    socklen_t size = sizeof where;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    where = (struct sockaddr_in){ .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-    cr_assert_eq(bind(fd, (struct sockaddr *)&where, size), 0);
-    cr_assert_eq(listen(fd, 128), 0);
-    getsockname(fd, (struct sockaddr *)&where, &size);
+    const rondo_server_options options = { .url = "tcp://127.0.0.1:0", .protocol = &echo };
     world_open(&world, NULL);
-    listener_open(&listener, &world.service, &address, fd);
+    cr_assert_eq(rondo_create_server(&world.loop, &options, &server), 0);
+    listener = &server->listeners[0];
+    getsockname(listener->fd, (struct sockaddr *)&where, &(socklen_t){ sizeof where });
 }
 
 static void turn_until_empty(void)
@@ -43,7 +40,7 @@ static void turn_until_empty(void)
 static void close_world(void)
 {
     world.service.draining = true;
-    listener_drain(&listener);
+    server_drain(server);
     for (struct rondo_link *link = world.service.transports.next; link != &world.service.transports;
          link = link->next)
         transport_cancel(rondo_container_of(link, rondo_transport, in_service));
@@ -117,10 +114,10 @@ Test(listener, waits_when_descriptors_run_out_and_recovers, .init = open_listene
     int first = connect_client(), second = connect_client();
     rlim_t before = leave_descriptors(1);
     /* The limit counts when the accept is issued, and this one was issued under the old one. */
-    engine_cancel(world.loop.engine, &listener.accept);
+    engine_cancel(world.loop.engine, &listener->accept);
     turn();
-    cr_assert(eq(int, listener.state, LISTENER_BACKING_OFF));
-    cr_assert(listener.short_of_resources);
+    cr_assert(eq(int, listener->state, LISTENER_BACKING_OFF));
+    cr_assert(listener->short_of_resources);
 
     is_served(first);
     uint64_t completions = world.loop.engine->counters.completions;
@@ -130,8 +127,8 @@ Test(listener, waits_when_descriptors_run_out_and_recovers, .init = open_listene
     limit.rlim_cur = before;
     setrlimit(RLIMIT_NOFILE, &limit);
     is_served(second);
-    cr_assert(eq(int, listener.state, LISTENER_ACCEPTING));
-    while (listener.short_of_resources)
+    cr_assert(eq(int, listener->state, LISTENER_ACCEPTING));
+    while (listener->short_of_resources)
         loop_turn(&world.loop, 100 * 1000 * 1000);
     close(first);
     close(second);
@@ -146,7 +143,7 @@ Test(listener, draining_serves_what_is_queued_and_refuses_what_comes_later, .ini
         cr_assert_eq(send(queued[i], "ask", 3, MSG_NOSIGNAL), 3);
     }
     world.service.draining = true;
-    listener_drain(&listener);
+    server_drain(server);
 
     for (int i = 0; i < 10; i++) {
         char answer[4] = "";
@@ -155,7 +152,6 @@ Test(listener, draining_serves_what_is_queued_and_refuses_what_comes_later, .ini
         cr_assert(eq(int, (int)receive(queued[i], answer, 3), 0), "an orderly end");
         close(queued[i]);
     }
-    cr_assert(eq(int, listener.state, LISTENER_CLOSED));
     int late = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     cr_assert_eq(connect(late, (struct sockaddr *)&where, sizeof where), -1);
     cr_assert(eq(int, errno, ECONNREFUSED));
@@ -167,7 +163,7 @@ Test(listener, draining_serves_what_is_queued_and_refuses_what_comes_later, .ini
 Test(listener, a_drained_listener_hears_no_new_handshake, .init = open_listener, .fini = close_world)
 {
     turn();
-    listener_drain(&listener); /* its cancelled accept has not completed: the socket is still open */
+    server_drain(server); /* its cancelled accept has not completed: the socket is still open */
 
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     cr_assert_eq(connect(fd, (struct sockaddr *)&where, sizeof where), -1);
@@ -175,7 +171,6 @@ Test(listener, a_drained_listener_hears_no_new_handshake, .init = open_listener,
     struct pollfd connected = { .fd = fd, .events = POLLOUT };
     cr_assert(eq(int, poll(&connected, 1, 0), 0));
     close(fd);
-    listener.state = LISTENER_ACCEPTING; /* for close_world, which drains again */
 }
 
 Test(listener, connections_above_the_limit_are_closed_at_once, .init = open_listener, .fini = close_world)
@@ -200,12 +195,13 @@ Test(listener, connections_above_the_limit_are_closed_at_once, .init = open_list
     close(fourth);
 }
 
-Test(listener, an_abort_closes_a_listener_that_still_drains, .init = open_listener)
+Test(listener, a_listener_that_drains_can_be_closed, .init = open_listener)
 {
-    listener.state = LISTENER_DRAINING;
-    engine_cancel(world.loop.engine, &listener.accept);
-    listener_abort(&listener); /* the accept is in the kernel: its completion closes */
+    turn();
+    server_drain(server);
+    cr_assert(eq(int, listener->state, LISTENER_DRAINING), "its accept is in the kernel");
+    rondo_server_close(server);
+    cr_assert(eq(int, listener->state, LISTENER_CLOSING));
     turn_until_empty();
-    cr_assert(eq(int, listener.state, LISTENER_CLOSED));
     world_close(&world);
 }

@@ -155,16 +155,13 @@ void world_open(struct world *world, const struct engine_size *size)
     memset(world, 0, sizeof *world);
     cr_assert_eq(loop_open(&world->loop, "auto", size != NULL ? size : &small, why), 0, "%s", why);
     world->settings.app = &world->app;
-    world->service.loop = &world->loop;
-    world->service.settings = &world->settings;
-    list_init(&world->service.transports);
-    list_init(&world->service.stoppables);
-    world->loop.upstairs = &world->service;
+    service_init(&world->service, &world->loop, &world->settings);
 }
 
 void world_close(struct world *world)
 {
     cr_assert(list_is_empty(&world->service.transports), "all transports are freed");
+    cr_assert(list_is_empty(&world->service.servers), "all servers are freed");
     cr_assert_eq(world->loop.users, 0);
     cr_assert_eq(world->loop.engine->buffers.lent, 0, "all buffers have returned");
     cr_assert_eq(world->loop.traffic.connections_open, 0);

@@ -18,6 +18,7 @@
 #include <rondo/log.h>
 #include <rondo/loop.h>
 #include <rondo/protocol.h>
+#include <rondo/server.h>
 
 #pragma GCC visibility push(default)
 #ifdef __cplusplus
@@ -26,16 +27,11 @@ extern "C" {
 
 #define RONDO_SERVERS_MAX 64
 
-/* One address, and what is served there. */
-typedef struct rondo_server {
-    const char *url;                /* "tcp://host:port": a name, 127.0.0.1 or [::1]; port 0: any free one */
-    const rondo_protocol *protocol; /* its table, which lives as long as rondo_run; NULL: the app's */
-} rondo_server;
-
 /* Everything rondo_run needs to know; zero means the default, for each member. */
 typedef struct rondo_app {
-    rondo_server servers[RONDO_SERVERS_MAX]; /* up to the first without a url; at least one */
-    const rondo_protocol *protocol;          /* of the servers that name none */
+    rondo_server_options
+        servers[RONDO_SERVERS_MAX]; /* up to the first without a url. None: shard_start does all */
+    const rondo_protocol *protocol; /* of the servers that name none */
 
     unsigned shards;           /* threads; default: the CPUs this process may use (affinity, cgroup quota) */
     const char *engine;        /* "auto" (the default) or "uring" */
@@ -47,13 +43,15 @@ typedef struct rondo_app {
 
     /* State of each shard, zeroed: rondo_shard(t), rondo_shard_of(loop).    Seastar: sharded<T>
      * shard_start runs on the shard's thread before its first connection: 0, or a negative errno that stops
-     * the whole start. shard_stop runs there after its last connection, for each shard that was started. */
+     * the whole start. The shard's servers are there (rondo_server_of), and accept when it has returned. shard_stop runs
+     * there after its last connection, for each shard that was started. */
     size_t shard_size;
     int (*shard_start)(rondo_loop *loop);
     void (*shard_stop)(rondo_loop *loop);
 } rondo_app;
 
-/* Serve until SIGTERM, SIGINT or rondo_stop; the caller's thread becomes the control thread.
+/* Serve until SIGTERM, SIGINT or rondo_stop; the caller's thread becomes the control thread. Without servers, and with
+ * a shard_start that makes connections or servers of its own, it runs as long.
  *
  * The first signal drains: queued connections are still accepted, bytes that had arrived are delivered, what
  * protocols write is sent, connections half-close; at the drain timeout the rest is aborted. A second signal
@@ -82,7 +80,7 @@ typedef struct rondo_option {
 
 /* rondo_main in two steps, for programs with options of their own: fill `app` from the command line.
  *
- *   app       the defaults; --listen replaces servers[], each with the protocol of servers[0]
+ *   app       the defaults; --listen replaces servers[]: each is as servers[0], but for its URL
  *   options   the program's own, ended by a zeroed one; NULL: none
  *
  * Returns -1: go on with rondo_run; else the exit status to return (0 after --help and --version, which are

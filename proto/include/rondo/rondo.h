@@ -9,6 +9,7 @@
 #include <rondo/log.h>
 #include <rondo/loop.h>
 #include <rondo/protocol.h>
+#include <rondo/server.h>
 #include <rondo/transport.h>
 
 #endif
