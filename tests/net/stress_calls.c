@@ -58,8 +58,17 @@ struct connection {
 
     const rondo_protocol *protocol;
     bool made, lost, told_eof;
-    bool closing, aborted; /* by a call, or by eof_received */
-    bool paused;           /* by a call */
+    bool closing, aborted;
+    bool ended;         /* by a call, or by eof_received */
+    size_t after_abort; /* no more than so many bytes arrive behind an abort */
+    bool refused;       /* get_buffer gave none */
+    bool broke_quietly; /* the peer broke while nothing was being sent, and nothing was lost */
+    size_t written_at_break;
+    bool takes_descriptors; /* those from in_passed_then on */
+    unsigned in_passed_then;
+    uint64_t taken_at_pause; /* from the socket; UINT64_MAX: reading was not paused yet at the last rest */
+    size_t fed_at_drain;
+    bool paused; /* by a call */
     bool told_pause;
     bool silently_over; /* pause_writing may have been owed to a protocol that has none */
     bool write_eof;
@@ -103,7 +112,7 @@ static struct {
     struct connection *calling; /* inside a call of ours on this one */
     unsigned depth;
     int budget; /* of calls in callbacks */
-    bool stopping;
+    bool stopping, aborting;
     const char *broken; /* the rule */
 } run;
 
@@ -177,6 +186,7 @@ static void check_output(struct connection *c)
     if (c->seen < peer->read)
         c->seen = peer->read; /* a reset destroyed it before it could be looked at */
     expect(c, arrived <= c->written, "the peer gets nothing that was not written");
+    expect(c, !c->aborted || arrived <= c->after_abort, "behind an abort nothing is sent");
     if (arrived > c->written || arrived == c->seen)
         return;
     const char *from = peer->arrived + peer->begin + (c->seen - peer->read);
@@ -334,6 +344,9 @@ static void take(struct connection *c, const char *data, size_t size)
     expect(c, c->deaf || memcmp(c->in + c->received, data, size) == 0,
            "what is received is what was sent, in order");
     c->received += size;
+    unsigned next = c->in_got > c->in_passed_then ? c->in_got : c->in_passed_then;
+    expect(c, !c->takes_descriptors || c->deaf || next == c->in_passed || c->in_places[next] >= c->received,
+           "a descriptor that was passed comes");
 }
 
 static void data_received(rondo_transport *t, rondo_bytes data)
@@ -380,8 +393,7 @@ static rondo_buffer give(struct connection *c, char *memory, size_t size)
     go_on(c);
     if (one_in(100)) {
         say("   none");
-        if (!rondo_is_closing(c->t))
-            c->shaken = true;
+        c->shaken = c->refused = true;
         return (rondo_buffer){ NULL, 0 };
     }
     return (rondo_buffer){ memory, size };
@@ -422,7 +434,7 @@ static bool eof_received(rondo_transport *t)
     go_on(c);
     say("   %s", stays ? "stays open" : "closes");
     if (!stays)
-        c->closing = true;
+        c->closing = c->ended = true;
     return stays;
 }
 
@@ -472,6 +484,14 @@ static void file_descriptor_received(rondo_transport *t, int fd)
     go_on(c);
 }
 
+/* The error was told by a receive: a send would have needed something to send. */
+static bool breaks_by_receive(const struct connection *c)
+{
+    return c->broke_quietly && c->written == c->written_at_break && !c->ended && !c->write_eof &&
+           !c->drained && !c->refused && !c->out_is_cut && !c->deaf && run.settings.idle_timeout_ms == 0 &&
+           !run.aborting;
+}
+
 static void connection_lost(rondo_transport *t, int error)
 {
     struct connection *c = called(t, "connection_lost");
@@ -479,7 +499,11 @@ static void connection_lost(rondo_transport *t, int error)
     struct self *self = rondo_self(t);
     expect(c, error <= 0, "an error is negative");
     expect(c, error == 0 || c->shaken, "no error without a cause");
+    expect(c, error != 0 || c->ended || c->drained || (c->sent_eof && c->eof_closes),
+           "no end in order without a cause");
     expect(c, rondo_is_closing(t), "who is lost is closing");
+    expect(c, !breaks_by_receive(c) || (c->received == c->fed && !c->paused),
+           "an error comes behind what was sent before");
     bool in_order = error == 0 && !c->aborted && !c->shaken;
     expect(c, !in_order || c->peer->read + c->peer->size == c->written,
            "in order everything is sent before connection_lost");
@@ -626,6 +650,24 @@ static void call_write(struct connection *c)
     check_high_water(c);
 }
 
+/* More slices than leave with one send. */
+static void call_write_many(struct connection *c)
+{
+    size_t count = ENGINE_SEND_SLICES_MAX / 2 + below(ENGINE_SEND_SLICES_MAX);
+    if (!one_in(4) || room_to_write(c) < 3 * count)
+        return;
+    say("%u write_static %zu times", c->index, count);
+    for (; count > 0; count--) {
+        rondo_bytes data = { static_bytes + below(40), 1 + below(3) };
+        if (takes_bytes(c))
+            note_written(c, data.data, data.size);
+        enter_call(c);
+        rondo_write_static(c->t, data);
+        leave_call();
+        check_high_water(c);
+    }
+}
+
 static void call_writelines(struct connection *c)
 {
     char own[4][120];
@@ -662,16 +704,18 @@ static void call_close(struct connection *c)
     say("%u close", c->index);
     enter_call(c);
     rondo_close(c->t);
-    c->closing = true;
+    c->closing = c->ended = true;
     leave_call();
 }
 
 static void call_abort(struct connection *c)
 {
     say("%u abort", c->index);
+    if (!c->aborted)
+        c->after_abort = c->t->send.in_kernel ? SIZE_MAX : c->peer->read + c->peer->size;
     enter_call(c);
     rondo_abort(c->t);
-    c->closing = c->aborted = true;
+    c->closing = c->aborted = c->ended = true;
     leave_call();
 }
 
@@ -688,6 +732,7 @@ static void call_pause_reading(struct connection *c)
 static void call_resume_reading(struct connection *c)
 {
     say("%u resume_reading", c->index);
+    c->taken_at_pause = UINT64_MAX;
     if (!c->closing && !rondo_is_closing(c->t))
         c->paused = false;
     enter_call(c);
@@ -755,6 +800,7 @@ static void call_set_protocol(struct connection *c)
         c->told_pause = false;
     }
     protocol_is(c, protocol);
+    c->takes_descriptors = false; /* as long as the receive is the old one's */
     expect(c, before->canary == CANARY && before->connection == c, "the old state lives on for a while");
     begin_state(c);
 }
@@ -856,7 +902,7 @@ static call_on *const calls[] = {
     call_write_eof,      call_close,          call_abort,          call_pause_reading, call_pause_reading,
     call_resume_reading, call_resume_reading, call_resume_reading, call_set_limits,    call_set_limits,
     call_get_extra_info, call_set_protocol,   call_set_protocol,   call_sendfile,      call_send_descriptor,
-    call_call_later,     call_call_soon,
+    call_call_later,     call_call_soon,      call_write_many,
 };
 
 /* The ends come rarely, that there is something to end. */
@@ -881,18 +927,17 @@ static void peer_sends(struct connection *c)
     size_t size = some_size(STREAM_MAX - c->fed < 900 ? STREAM_MAX - c->fed : 900);
     if (size == 0 || c->sent_eof || c->gone || c->peer->other == NULL)
         return;
-    int *fds = NULL;
-    unsigned count = 0;
-    if (c->is_unix && one_in(3) && c->in_passed < PASSED_MAX) {
-        fds = &files[c->in_passed % KINDS_OF_FD];
-        count = 1;
+    int passed[3];
+    unsigned count = c->is_unix && one_in(3) && c->in_passed + 3 <= PASSED_MAX ? 1 + (unsigned)below(3) : 0;
+    for (unsigned i = 0; i < count; i++) {
+        passed[i] = files[c->in_passed % KINDS_OF_FD];
         c->in_places[c->in_passed++] = c->fed;
     }
     for (size_t i = 0; i < size; i++)
         c->in[c->fed + i] = (char)random_bits();
     struct iovec slice = { c->in + c->fed, size };
-    int sent = memory_socket_send(c->peer, &slice, 1, size, fds, count);
-    say("peer %u sends %zu%s: %d", c->index, size, count > 0 ? " with a descriptor" : "", sent);
+    int sent = memory_socket_send(c->peer, &slice, 1, size, passed, count);
+    say("peer %u sends %zu%s: %d", c->index, size, count > 0 ? " with descriptors" : "", sent);
     if (sent > 0)
         c->fed += (size_t)sent;
 }
@@ -918,6 +963,9 @@ static void peer_breaks(struct connection *c)
     memory_socket_break(c->peer->other, error, unread_too);
     memory_socket_break(c->peer, 0, false);
     c->gone = c->shaken = true;
+    c->written_at_break = c->written;
+    c->broke_quietly =
+        !unread_too && c->t != NULL && !c->t->send.in_kernel && c->peer->read + c->peer->size == c->written;
 }
 
 static void peer_disconnects(struct connection *c)
@@ -1000,6 +1048,7 @@ static void open_connection(void)
     c->is_unix = one_in(3);
     c->high = 65536;
     c->low = 16384;
+    c->taken_at_pause = UINT64_MAX;
     c->memory_size = 1 + some_size(200);
     c->memory = malloc(c->memory_size);
     protocol_is(c, some_protocol());
@@ -1035,12 +1084,32 @@ static bool is_at_rest(void)
            timers_next_ms(&loop->timers) > engine_now_ns(loop->engine) / 1000000;
 }
 
+/* Who is paused gets no further ahead than by the receive that is under way. */
+static void check_pause(struct connection *c)
+{
+    const struct memory_socket *own = c->peer->other;
+    bool is_paused = c->paused && !c->closing && own != NULL && c->protocol->file_descriptor_received == NULL;
+    if (!is_paused || c->taken_at_pause == UINT64_MAX) {
+        c->taken_at_pause = is_paused ? own->read : UINT64_MAX;
+        return;
+    }
+    size_t most = run.loop.engine->buffers.size_bytes;
+    if (c->protocol->get_buffer != NULL && c->asked_size > most)
+        most = c->asked_size;
+    expect(c, own->read - c->taken_at_pause <= most || own->broken,
+           "while reading is paused the peer is held back");
+}
+
 /* Nothing is left to do: nobody waits for what is there. */
 static void check_rest(struct connection *c)
 {
-    const struct buffers *buffers = &run.loop.engine->buffers;
     if (c->t == NULL)
         return;
+    check_pause(c);
+    if (c->is_unix && c->protocol->file_descriptor_received != NULL && !c->takes_descriptors) {
+        c->takes_descriptors = true;
+        c->in_passed_then = c->in_passed;
+    }
     size_t unsent = c->written - c->seen;
     bool has_room = c->peer->size < c->peer->room;
     expect(c, c->gone || !has_room || unsent == 0 || c->closing, "what was written uses the room there is");
@@ -1054,9 +1123,10 @@ static void check_rest(struct connection *c)
     expect(c, c->gone || c->files_first < c->files_count || buffered <= unsent, "what waits is counted");
     expect(c, !has_room || c->gone || c->files_first == c->files_count, "each file that was sent is told");
 
-    bool starved = buffers->lent == buffers->count;
+    if (c->drained && c->received > 0 && !c->deaf)
+        expect(c, c->received < c->fed_at_drain, "a server that stops closes who has got all");
     bool pushed_back = c->protocol->pause_writing == NULL && buffered > c->low;
-    if (c->paused || starved || pushed_back || c->deaf || c->told_eof || c->drained || c->peer->other == NULL)
+    if (c->paused || pushed_back || c->deaf || c->told_eof || c->drained || c->peer->other == NULL)
         return;
     if (c->shaken && c->peer->other->broken)
         return; /* what was unread may be lost */
@@ -1081,6 +1151,9 @@ static void come_to_rest(void)
         turn();
     }
     say("at rest");
+    const struct buffers *buffers = &run.loop.engine->buffers;
+    expect(NULL, buffers->lent <= buffers->count / 2,
+           "who doesn't read leaves half of the buffers to the others");
     for (unsigned i = 0; i < run.count; i++)
         check_rest(&run.connections[i]);
 }
@@ -1097,13 +1170,19 @@ static void let_time_pass(void)
     turn();
 }
 
+static void drain_begins(struct connection *c)
+{
+    c->shaken = c->drained = true;
+    c->fed_at_drain = c->fed;
+}
+
 static void stop_server(void)
 {
     if (!one_in(10))
         return;
     say("the server stops");
     for (unsigned i = 0; i < run.count; i++)
-        run.connections[i].shaken = run.connections[i].drained = true;
+        drain_begins(&run.connections[i]);
     run.stopping = true;
     service_hooks.drain(&run.loop);
 }
@@ -1149,7 +1228,7 @@ static void open_world(void)
     run.settings.app = &run.app;
     run.settings.idle_timeout_ms = one_in(6) ? 1 + below(50) : 0;
     run.count = 0;
-    run.stopping = false;
+    run.stopping = run.aborting = false;
     run.broken = NULL;
     run.depth = 0;
     run.budget = 150;
@@ -1185,7 +1264,8 @@ static void end_in_order(void)
     for (unsigned i = 0; i < run.count; i++) {
         struct connection *c = &run.connections[i];
         expect(c, c->lost, "who closes, and is read from, is closed");
-        memory_socket_half_close(c->peer);
+        if (one_in(2))
+            memory_socket_half_close(c->peer); /* else only time ends the lingering */
     }
     come_to_rest();
 }
@@ -1193,9 +1273,10 @@ static void end_in_order(void)
 static void end_abruptly(void)
 {
     say("the end, abruptly");
+    run.aborting = true;
     struct service *service = service_of(&run.loop);
     for (unsigned i = 0; i < run.count; i++)
-        run.connections[i].shaken = run.connections[i].aborted = true;
+        run.connections[i].shaken = true;
     for (struct rondo_link *link = service->transports.next; link != &service->transports; link = link->next)
         transport_cancel(rondo_container_of(link, rondo_transport, in_service));
     come_to_rest();
@@ -1234,16 +1315,26 @@ static void close_world(void)
         free(run.connections[i].memory);
 }
 
+/* The lowest that is free. */
+static int next_descriptor(void)
+{
+    int fd = dup(no_file);
+    close(fd);
+    return fd;
+}
+
 static void sequence(uint64_t seed)
 {
     run.seed = seed;
     run.random = seed * UINT64_C(0x2545f4914f6cdd1d);
+    int descriptor = next_descriptor();
     open_world();
     open_connection();
     for (size_t steps = 5 + below(40); steps > 0 && run.broken == NULL; steps--)
         step();
     if (run.broken == NULL)
         close_world();
+    expect(NULL, run.broken != NULL || next_descriptor() == descriptor, "in the end no descriptor is left");
 }
 
 /* ---- all of them ---------------------------------------------------------------------------------------- */
