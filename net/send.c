@@ -48,15 +48,20 @@ static void let_go_of_lent(rondo_transport *t)
     transport_fail(t, -ENOMEM);
 }
 
+void send_ended_in_part(rondo_transport *t, bool in_part)
+{
+    t->send_waits = in_part;
+    if (in_part && !transport_is_ending(t))
+        let_go_of_lent(t);
+}
+
 /* `sent` of `asked` bytes of the output, or of what comes behind it, have left. */
 static void output_sent(rondo_transport *t, size_t sent, size_t asked)
 {
     size_t queued = sent < t->output.size ? sent : t->output.size;
     byte_queue_consume(&t->output, buffers_of(t), queued);
     items_move_up(t, queued);
-    t->send_waits = sent < asked;
-    if (t->send_waits && !transport_is_ending(t))
-        let_go_of_lent(t);
+    send_ended_in_part(t, sent < asked);
 }
 
 /* Offer what is queued, and `more` behind it, to the kernel now. It is done where the high-water mark would be passed:

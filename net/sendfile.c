@@ -127,7 +127,7 @@ static void chunk_done(struct op *op, const struct completion *completion)
     size_t sent = send_ended(t, completion->result);
     file->chunk_sent += sent;
     file->sent_bytes += (int64_t)sent;
-    t->send_waits = file->chunk_sent < file->chunk_bytes;
+    send_ended_in_part(t, file->chunk_sent < file->chunk_bytes);
 }
 
 void file_settle(rondo_transport *t, struct item *file)

@@ -164,6 +164,8 @@ void send_settle(rondo_transport *t);
 void send_half_close(rondo_transport *t);
 /* A send, of whatever, has ended. Returns the bytes sent; 0, too, when it failed, which is told to the transport. */
 size_t send_ended(rondo_transport *t, int result);
+/* It has sent all that was asked, or (in_part) the peer turned out to be slow: the next send waits, and holds no buffers. */
+void send_ended_in_part(rondo_transport *t, bool in_part);
 /* A send of the output's first t->send_size bytes has ended. */
 void send_output_ended(rondo_transport *t, int result);
 /* The output's first slices, at most `max`, and no more than `limit` bytes. Returns how many; *size: their bytes. */
