@@ -68,6 +68,7 @@ struct connection {
     unsigned in_passed_then;
     uint64_t taken_at_pause; /* from the socket; UINT64_MAX: reading was not paused yet at the last rest */
     size_t fed_at_drain;
+    uint64_t lost_ms;
     bool paused; /* by a call */
     bool told_pause;
     bool silently_over; /* pause_writing may have been owed to a protocol that has none */
@@ -209,8 +210,15 @@ static void check_output_descriptors(struct connection *c)
     }
 }
 
+static uint64_t now_ms(void)
+{
+    return engine_now_ns(run.loop.engine) / 1000000;
+}
+
 static void check_output_end(struct connection *c)
 {
+    if (c->peer->broken && !c->gone && !c->aborted && !c->shaken)
+        expect(c, c->lost && now_ms() - c->lost_ms >= 1000, "an end in order is no reset, for a second");
     if (!c->peer->eof || c->gone)
         return;
     expect(c, c->write_eof || c->closing || c->lost || c->shaken || c->eof_closes,
@@ -509,6 +517,7 @@ static void connection_lost(rondo_transport *t, int error)
            "in order everything is sent before connection_lost");
     expect(c, !in_order || c->files_first == c->files_count, "each file that was sent is told");
     c->lost = c->closing = true;
+    c->lost_ms = now_ms();
     rondo_timer_cancel(&self->timer);
     rondo_call_cancel(&self->call);
     go_on(c);
@@ -1110,6 +1119,7 @@ static void check_rest(struct connection *c)
         c->takes_descriptors = true;
         c->in_passed_then = c->in_passed;
     }
+    expect(c, c->t->output.lent == 0, "who doesn't read keeps no buffer");
     size_t unsent = c->written - c->seen;
     bool has_room = c->peer->size < c->peer->room;
     expect(c, c->gone || !has_room || unsent == 0 || c->closing, "what was written uses the room there is");
