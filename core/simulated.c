@@ -876,7 +876,26 @@ static void close_now(struct engine *engine, int fd)
         memory_socket_close(&s->sockets, socket, happens(s, s->moods.lost_unread));
 }
 
+/* There is no network here, and so no way to anybody. */
+static int open_socket(struct engine *engine, int family)
+{
+    (void)engine;
+    (void)family;
+    return -ENETUNREACH;
+}
+
+static int bind_socket(struct engine *engine, int fd, const struct sockaddr *address, socklen_t size)
+{
+    (void)engine;
+    (void)fd;
+    (void)address;
+    (void)size;
+    return -ENETUNREACH;
+}
+
 static const struct socket_calls simulated_calls = {
+    .open = open_socket,
+    .bind = bind_socket,
     .send_now = send_now,
     .half_close = half_close,
     .unread = unread,

@@ -2,9 +2,41 @@
 
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 #include <linux/sockios.h>
+
+static int open_socket(struct engine *engine, int family)
+{
+    int on = 1, fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    (void)engine;
+    if (fd < 0)
+        return -errno;
+    if (family == AF_UNIX || setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) == 0)
+        return fd;
+    int error = -errno;
+    close(fd);
+    return error;
+}
+
+static bool has_port(const struct sockaddr *address)
+{
+    if (address->sa_family == AF_INET6)
+        return ((const struct sockaddr_in6 *)address)->sin6_port != 0;
+    return address->sa_family != AF_INET || ((const struct sockaddr_in *)address)->sin_port != 0;
+}
+
+/* Without a port, the kernel shall choose one when it knows the peer: then the same can serve for many peers. Where it
+ * can't wait, it chooses now. */
+static int bind_socket(struct engine *engine, int fd, const struct sockaddr *address, socklen_t size)
+{
+    int on = 1;
+    (void)engine;
+    if (!has_port(address))
+        setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
+    return bind(fd, address, size) < 0 ? -errno : 0;
+}
 
 static int send_now(struct engine *engine, int fd, const struct iovec *slices, unsigned count)
 {
@@ -74,6 +106,8 @@ static void close_now(struct engine *engine, int fd)
 }
 
 const struct socket_calls system_sockets = {
+    .open = open_socket,
+    .bind = bind_socket,
     .send_now = send_now,
     .half_close = half_close,
     .unread = unread,

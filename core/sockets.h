@@ -11,6 +11,11 @@
 struct engine;
 
 struct socket_calls {
+    /* A stream socket to connect: close-on-exec, and with TCP_NODELAY, since transports gather writes themselves. Returns its
+     * descriptor or a negative errno. */
+    int (*open)(struct engine *engine, int family);
+    /* Give it an address of its own before it connects. Returns 0 or a negative errno. */
+    int (*bind)(struct engine *engine, int fd, const struct sockaddr *address, socklen_t size);
     /* Send what fits now. Returns how many bytes; -EAGAIN; or another negative errno. */
     int (*send_now)(struct engine *engine, int fd, const struct iovec *slices, unsigned count);
     /* Send no more: the peer sees its EOF behind all that was sent. */

@@ -22,13 +22,10 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include "core/memory.h"
 
@@ -264,38 +261,21 @@ static const struct url_address *local_address_for(const struct attempt *attempt
     return next_of(&dial->local, &(unsigned){ 0 }, attempt->address.any.sa_family, true);
 }
 
-/* The kernel shall choose a port when it knows the peer: then one can serve many peers. Where it can't wait, it chooses now. */
-static void choose_port_late(int fd)
-{
-    int on = 1;
-    setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
-}
-
-static bool has_port(const struct url_address *address)
-{
-    return address->any.sa_family == AF_INET6 ? address->v6.sin6_port != 0 : address->v4.sin_port != 0;
-}
-
 /* A socket, ready to connect. Returns 0 or a negative errno. */
 static int open_socket(struct attempt *attempt)
 {
+    struct engine *engine = engine_of(attempt->dial);
     const struct url_address *local = local_address_for(attempt);
-    int on = 1;
     if (local == NULL && attempt->dial->local.count > 0) {
         attempt->skipped = true;
         return -EAFNOSUPPORT;
     }
-    attempt->fd = socket(attempt->address.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    attempt->fd = engine->sockets->open(engine, attempt->address.any.sa_family);
     if (attempt->fd < 0)
-        return -errno;
-    if (setsockopt(attempt->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0)
-        return -errno;
-    if (local == NULL)
-        return 0;
-    if (!has_port(local))
-        choose_port_late(attempt->fd);
-    attempt->at_bind = bind(attempt->fd, &local->any, local->size) < 0;
-    return attempt->at_bind ? -errno : 0;
+        return attempt->fd;
+    int rc = local == NULL ? 0 : engine->sockets->bind(engine, attempt->fd, &local->any, local->size);
+    attempt->at_bind = rc < 0;
+    return rc;
 }
 
 /* Returns false when it failed at once. */

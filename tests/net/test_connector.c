@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include <rondo/app.h>
+#include <rondo/testing.h>
 
 #include "net/connector.h"
 #include "support/client.h"
@@ -911,4 +912,117 @@ Test(connector, a_drain_closes_connections_and_they_stay_closed, IN_A_WORLD)
     close(peer);
     client_turn_out(&r);
     close(listener);
+}
+
+/* ---- in a server, by rondo_run ---------------------------------------------------------------------------- */
+
+static struct record runs[4];
+static struct black_hole run_hole;
+static rondo_client_service *run_service;
+static unsigned run_stopped, run_ready;
+static int start_result;
+static rondo_call run_look;
+
+static void note_run_stopped(rondo_client_service *s)
+{
+    (void)s;
+    run_stopped++;
+}
+
+/* All have got where they shall be when the server is stopped. */
+static void stop_when_ready(rondo_call *call)
+{
+    rondo_loop *loop = rondo_connector_get_loop(runs[0].connector);
+    if (runs[2].made == 1 && runs[3].failed > 0 && strcmp(runs[0].calls, "SC") == 0 &&
+        strcmp(runs[1].calls, "SC") == 0) {
+        run_ready++;
+        names_wait_until_hung();
+        rondo_stop(loop);
+    } else {
+        rondo_call_soon(loop, call, stop_when_ready);
+    }
+}
+
+static const char *run_urls[4];
+
+static int start_clients(rondo_loop *loop)
+{
+    for (unsigned i = 0; i < 3; i++) {
+        rondo_client_options options = client_options(&runs[i], run_urls[i]);
+        cr_assert(eq(int, rondo_create_connection(loop, &options, &runs[i].connector), 0));
+    }
+    rondo_client_service_options options = { .client = client_options(&runs[3], run_urls[3]),
+                                             .stopped = note_run_stopped };
+    cr_assert(eq(int, rondo_start_client_service(loop, &options, &run_service), 0));
+    if (start_result == 0)
+        rondo_call_soon(loop, &run_look, stop_when_ready);
+    return start_result;
+}
+
+/* One look-up, one attempt, one connection to the server itself, and a client service that waits to try again. */
+static int run_with_clients(void)
+{
+    unsigned hole_port = 0, port = 0, refusing_port = 0;
+    int holder = client_refusing_port(&refusing_port);
+    names_hang("slow.test");
+    client_black_hole(&run_hole, "127.0.0.1", &hole_port);
+    close(client_refusing_port(&port));
+    run_urls[0] = "tcp://slow.test:1";
+    run_urls[1] = client_url("127.0.0.1", hole_port);
+    run_urls[2] = client_url("127.0.0.1", port);
+    run_urls[3] = client_url("127.0.0.1", refusing_port);
+    const rondo_app app = {
+        .servers = { { .url = run_urls[2], .protocol = &echo } },
+        .shards = 1,
+        .shard_start = start_clients,
+        .drain_timeout_ms = 20000,
+    };
+    int rc = rondo_run(&app);
+    close(holder);
+    client_close_black_hole(&run_hole);
+    return rc;
+}
+
+Test(connector, a_server_ends_with_clients_in_every_state)
+{
+    unsigned before = client_count_descriptors();
+    cr_assert(eq(int, run_with_clients(), 0));
+    cr_assert(eq(uint, run_ready, 1));
+    cr_assert(eq(str, runs[0].calls, "SC cf"));
+    cr_assert(eq(int, runs[0].error, -ECANCELED));
+    cr_assert(eq(str, runs[1].calls, "SC cf"));
+    cr_assert(eq(int, runs[1].error, -ECANCELED));
+    cr_assert(eq(int, strncmp(runs[2].calls, "SC CM", 5), 0));
+    cr_assert(eq(uint, runs[2].lost, 1));
+    cr_assert(eq(str, runs[3].calls, "SC cf"), "it waited for its next attempt");
+    cr_assert(eq(uint, run_stopped, 1));
+    cr_assert(eq(uint, client_count_descriptors(), before));
+    names_let_go(); /* rondo_run did not wait for it */
+    names_wait_until_left();
+}
+
+Test(connector, a_shard_that_can_not_start_takes_its_clients_back)
+{
+    unsigned before = client_count_descriptors();
+    start_result = -EXDEV;
+    cr_assert(eq(int, run_with_clients(), -EXDEV));
+    for (unsigned i = 0; i < 4; i++) {
+        cr_assert(eq(str, runs[i].calls, "cf"));
+        cr_assert(eq(int, runs[i].error, -ECANCELED));
+    }
+    cr_assert(eq(uint, run_stopped, 1));
+    cr_assert(eq(uint, client_count_descriptors(), before));
+}
+
+Test(connector, in_the_test_kit_nobody_can_be_reached)
+{
+    struct record r = { 0 };
+    rondo_test *test = rondo_test_open(NULL);
+    rondo_client_options options = client_options(&r, "tcp://127.0.0.1:7777");
+    options.local_url = "tcp://127.0.0.1:0";
+    cr_assert(eq(int, rondo_create_connection(rondo_test_loop(test), &options, NULL), 0));
+    rondo_test_advance(test, 1);
+    cr_assert(eq(str, r.calls, "SC cf"));
+    cr_assert(eq(int, r.error, -ENETUNREACH));
+    cr_assert(eq(int, rondo_test_close(test), 0));
 }
