@@ -105,9 +105,9 @@ static void add_attempts(struct text *text, const struct dial *dial)
     for (unsigned i = 0; i < dial->started; i++) {
         const struct attempt *attempt = &dial->attempts[i];
         add(text, i == 0 ? " " : "; ");
-        add_address(text, &attempt->address);
+        add_address(text, attempt->address);
         if (attempt->skipped)
-            add(text, "there is no local %s address", family_name(attempt->address.any.sa_family));
+            add(text, "there is no local %s address", family_name(attempt->address->any.sa_family));
         else if (attempt->error == 0)
             add(text, "no answer");
         else if (attempt->at_bind)
@@ -237,7 +237,7 @@ static const struct url_address *next_of(const struct url_addresses *addresses, 
 static void add_attempt(struct dial *dial, const struct url_address *address)
 {
     if (address != NULL)
-        dial->attempts[dial->count++] = (struct attempt){ .dial = dial, .address = *address, .fd = -1 };
+        dial->attempts[dial->count++] = (struct attempt){ .dial = dial, .address = address, .fd = -1 };
 }
 
 static void connect_to_addresses(struct dial *dial)
@@ -258,7 +258,7 @@ static void connect_to_addresses(struct dial *dial)
 static const struct url_address *local_address_for(const struct attempt *attempt)
 {
     const struct dial *dial = attempt->dial;
-    return next_of(&dial->local, &(unsigned){ 0 }, attempt->address.any.sa_family, true);
+    return next_of(&dial->local, &(unsigned){ 0 }, attempt->address->any.sa_family, true);
 }
 
 /* A socket, ready to connect. Returns 0 or a negative errno. */
@@ -270,7 +270,7 @@ static int open_socket(struct attempt *attempt)
         attempt->skipped = true;
         return -EAFNOSUPPORT;
     }
-    attempt->fd = engine->sockets->open(engine, attempt->address.any.sa_family);
+    attempt->fd = engine->sockets->open(engine, attempt->address->any.sa_family);
     if (attempt->fd < 0)
         return attempt->fd;
     int rc = local == NULL ? 0 : engine->sockets->bind(engine, attempt->fd, &local->any, local->size);
@@ -288,8 +288,8 @@ static bool connect_arm(struct attempt *attempt)
         return false;
     }
     attempt->connect.done = connect_done;
-    engine_connect(engine_of(dial), &attempt->connect, attempt->fd, &attempt->address.any,
-                   attempt->address.size);
+    engine_connect(engine_of(dial), &attempt->connect, attempt->fd, &attempt->address->any,
+                   attempt->address->size);
     dial->under_way++;
     return true;
 }
@@ -328,7 +328,7 @@ static void succeed(struct attempt *attempt)
 {
     int fd = attempt->fd;
     attempt->fd = -1;
-    tell(attempt->dial, fd, attempt->address.any.sa_family, NULL);
+    tell(attempt->dial, fd, attempt->address->any.sa_family, NULL);
 }
 
 static void connect_done(struct op *op, const struct completion *completion)

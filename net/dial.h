@@ -28,11 +28,11 @@ enum dial_state { DIAL_NEW, DIAL_RESOLVING_LOCAL, DIAL_RESOLVING, DIAL_CONNECTIN
 struct attempt {
     struct dial *dial;
     struct op connect;
-    struct url_address address;
-    int fd;       /* -1: none */
-    int error;    /* why it failed; 0: not yet */
-    bool skipped; /* there is no local address of its family */
-    bool at_bind; /* the error is bind's */
+    const struct url_address *address; /* in the lookup */
+    int fd;                            /* -1: none */
+    int error;                         /* why it failed; 0: not yet */
+    bool skipped;                      /* there is no local address of its family */
+    bool at_bind;                      /* the error is bind's */
 };
 
 struct dial {

@@ -189,6 +189,8 @@ Test(connector, the_options_are_copied, IN_A_WORLD)
     cr_assert(eq(str, (char *)rondo_connector_url(r.connector), expected));
     cr_assert_eq(rondo_connector_get_loop(r.connector), &world.loop);
     cr_assert_eq(rondo_connector_context(r.connector), &r);
+    cr_assert(eq(u64, r.connector->target.timeout_ms, 30000), "the defaults");
+    cr_assert(eq(u64, r.connector->target.happy_eyeballs_delay_ms, 250));
 
     client_turn_until(&r, &r.failed, 1);
     assert_why("can't connect to %s: 127.0.0.1:%u: Connection refused", expected, port);
