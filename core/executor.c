@@ -9,7 +9,7 @@
 
 #include "core/thread.h"
 
-#define IDLE_SECONDS 10 /* before a helper thread ends */
+unsigned executor_idle_ms = 10000;
 
 static struct {
     pthread_mutex_t mutex; /* of all here, and of each job's state and cancelled until it is POSTED */
@@ -61,7 +61,12 @@ static struct job *wait_for_job(void)
     struct timespec end;
     int rc = 0;
     clock_gettime(CLOCK_REALTIME, &end);
-    end.tv_sec += IDLE_SECONDS;
+    end.tv_sec += executor_idle_ms / 1000;
+    end.tv_nsec += executor_idle_ms % 1000 * 1000000;
+    if (end.tv_nsec >= 1000000000) {
+        end.tv_sec++;
+        end.tv_nsec -= 1000000000;
+    }
     pool.idle++;
     while (list_is_empty(&pool.queue) && rc == 0)
         rc = pthread_cond_timedwait(&pool.submitted, &pool.mutex, &end);

@@ -18,6 +18,9 @@
 
 #define EXECUTOR_THREADS_MAX 16
 
+/* After which a thread without work ends. For tests, before the first job. */
+extern unsigned executor_idle_ms;
+
 /* Embedded in what the work needs, which is the executor's from executor_submit until release(). */
 struct job {
     void (*work)(struct job *job); /* on a helper thread; signals are blocked there */

@@ -212,6 +212,20 @@ Test(executor, a_thread_without_work_serves_the_next_job, ON_A_LOOP)
     cr_assert(le(uint, count_threads(), threads_before + 2));
 }
 
+Test(executor, threads_without_work_end, ON_A_LOOP)
+{
+    unsigned threads_before = count_threads();
+    executor_idle_ms = 1;
+    all_threads_are_busy(note_done);
+    let_all_end();
+    run_loop();
+    while (count_threads() > threads_before)
+        sched_yield();
+    submit(note_work, note_done, 0); /* and begin again */
+    run_loop();
+    cr_assert(eq(uint, done_count, EXECUTOR_THREADS_MAX + 1));
+}
+
 static int blocks_signals = -1;
 
 static void look_at_mask(struct job *job)

@@ -119,7 +119,7 @@ typedef struct rondo_client_options {
  *   connector   set to what stands for the attempt; good until connection_failed or connection_lost has returned. NULL:
  *               not wanted
  *
- * Nothing blocks: names are looked up on a helper thread. A connection to oneself, which TCP makes when nobody listens at
+ * Nothing blocks: names are looked up on helper threads, at most 16 at a time in the process. A connection to oneself, which TCP makes when nobody listens at
  * a port and the kernel takes that very port for this end, counts as refused.
  *
  * Returns 0: all else is told by the hooks and the protocol, from the loop. -EINVAL: the options make no sense; what is
