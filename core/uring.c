@@ -242,12 +242,16 @@ static void uring_send_message(struct engine *engine, struct op *op, int fd, con
     issued(u, op, sqe, OP_SEND, fd);
 }
 
+/* A Unix socket whose listener's queue is full can't be polled for room, only waited for by a worker thread. The ring would
+ * find that out by trying 128 times, and a cancellation in between finds the operation nowhere, and is lost. */
 static void uring_connect(struct engine *engine, struct op *op, int fd, const struct sockaddr *address,
                           socklen_t size)
 {
     struct uring *u = uring_of(engine);
     struct io_uring_sqe *sqe = next_sqe(u);
     io_uring_prep_connect(sqe, fd, address, size);
+    if (address->sa_family == AF_UNIX)
+        sqe->flags |= IOSQE_ASYNC;
     issued(u, op, sqe, OP_CONNECT, fd);
 }
 

@@ -19,6 +19,7 @@
 #include "net/connector.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -44,6 +45,32 @@ static int parse_url(const char *text, struct url *url, const char *what)
     return error;
 }
 
+__attribute__((format(printf, 2, 3))) static int refuse(const char *url, const char *format, ...)
+{
+    char what[256];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(what, sizeof what, format, arguments);
+    va_end(arguments);
+    rondo_log(RONDO_LOG_ERROR, "can't connect to %s: %s", url, what);
+    return -EINVAL;
+}
+
+static int check_urls(const char *text, const struct dial_target *target)
+{
+    const struct url *url = &target->url;
+    if (url->scheme == URL_FD)
+        return refuse(text,
+                      "fd:// is for who listens; a connected socket is for rondo_connect_accepted_socket");
+    if (url->scheme == URL_TCP && url->port == 0)
+        return refuse(text, "port 0 is no place to connect to");
+    if (url->scheme == URL_UNIX && url->mode != URL_NO_MODE)
+        return refuse(text, "the mode of a socket file is for who listens");
+    if (target->has_local && (url->scheme != URL_TCP || target->local.scheme != URL_TCP))
+        return refuse(text, "a local_url is tcp://host:port, and for tcp only");
+    return 0;
+}
+
 static int check(const rondo_client_options *options, struct dial_target *target)
 {
     const rondo_protocol *protocol = options->protocol;
@@ -51,20 +78,13 @@ static int check(const rondo_client_options *options, struct dial_target *target
         rondo_log(RONDO_LOG_ERROR, "can't connect: the options need a url and a protocol");
         return -EINVAL;
     }
-    if ((protocol->get_buffer != NULL) != (protocol->buffer_updated != NULL)) {
-        rondo_log(RONDO_LOG_ERROR, "can't connect to %s: get_buffer and buffer_updated go together",
-                  options->url);
-        return -EINVAL;
-    }
-    int error = parse_url(options->url, &target->url, "to");
-    if (error == 0 && target->url.port == 0) {
-        rondo_log(RONDO_LOG_ERROR, "can't connect to %s: port 0 is no place to connect to", options->url);
-        return -EINVAL;
-    }
+    if ((protocol->get_buffer != NULL) != (protocol->buffer_updated != NULL))
+        return refuse(options->url, "get_buffer and buffer_updated go together");
     target->has_local = options->local_url != NULL;
+    int error = parse_url(options->url, &target->url, "to");
     if (error == 0 && target->has_local)
         error = parse_url(options->local_url, &target->local, "from");
-    return error;
+    return error < 0 ? error : check_urls(options->url, target);
 }
 
 static char *copy_text(const char *text)

@@ -95,8 +95,8 @@ static const char *family_name(int family)
 static void add_address(struct text *text, const struct url_address *address)
 {
     char url[URL_TEXT_BYTES];
-    url_format(&address->any, url);
-    add(text, "%s: ", url + strlen("tcp://"));
+    url_format_address(address, url);
+    add(text, "%s: ", strstr(url, "://") + strlen("://"));
 }
 
 /* What happened at each address that was tried. */
@@ -317,6 +317,8 @@ static void go_on(struct dial *dial)
 static bool is_connected_to_itself(const struct attempt *attempt)
 {
     struct engine *engine = engine_of(attempt->dial);
+    if (attempt->address->any.sa_family == AF_UNIX)
+        return false;
     struct sockaddr_storage own = { 0 }, peer = { 0 };
     socklen_t own_size, peer_size;
     return engine->sockets->name(engine, attempt->fd, false, &own, &own_size) == 0 &&

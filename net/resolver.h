@@ -1,5 +1,5 @@
 /* From a name to its addresses, without blocking the shard: getaddrinfo, which asks /etc/hosts and name servers, is called
- * on a helper thread (core/executor.h). Addresses written as such need nobody's help. */
+ * on a helper thread (core/executor.h). Addresses written as such, and those of Unix sockets, need nobody's help. */
 #ifndef RONDO_NET_RESOLVER_H
 #define RONDO_NET_RESOLVER_H
 
@@ -18,7 +18,7 @@ struct lookup {
     void (*answered)(struct lookup *lookup, int error);
 };
 
-/* Find the addresses of url->host.
+/* Find the addresses of a tcp or unix URL.
  *
  * Returns 0: there they are, in lookup->addresses; -EINPROGRESS: answered() will be called; another negative errno, with
  * a sentence in `why`. Thread: the loop's. */

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -42,6 +43,8 @@ static void close_world(void)
     cr_assert(list_is_empty(&world.service.stoppables));
     world_close(&world);
 }
+
+static void stop_from_outside(struct record *r);
 
 #define IN_A_WORLD .init = open_world, .fini = close_world
 
@@ -167,9 +170,15 @@ Test(connector, options_that_make_no_sense_are_refused, IN_A_WORLD)
     assert_refused(url, "127.0.0.1:1");
     assert_refused(url, "tcp://127.0.0.1");
     assert_refused(url, "tcp://127.0.0.1:0");
+    assert_refused(url, "fd://0");
+    assert_refused(url, "unix:///nowhere?mode=0600");
     assert_refused(protocol, NULL);
     assert_refused(protocol, &half);
     assert_refused(local_url, "tcp://127.0.0.1");
+    assert_refused(local_url, "unix:///nowhere");
+    options = client_options(&r, "unix:///nowhere");
+    options.local_url = "tcp://127.0.0.1:0";
+    cr_assert(eq(int, rondo_create_connection(&world.loop, &options, NULL), -EINVAL));
     cr_assert(eq(uint, world.loop.users, 0));
     cr_assert(eq(str, r.calls, ""));
 }
@@ -209,6 +218,152 @@ Test(connector, who_would_be_connected_to_himself_is_refused, IN_A_WORLD)
     client_turn_until(&r, &r.failed, 1);
     cr_assert(eq(int, r.error, -ECONNREFUSED));
     cr_assert(eq(uint, r.made, 0));
+}
+
+/* ---- Unix sockets ---------------------------------------------------------------------------------------- */
+
+/* Listen at an abstract name, '@', or at a path. */
+static int listen_at(const char *name, int backlog)
+{
+    struct sockaddr_un where = { .sun_family = AF_UNIX };
+    size_t size = strlen(name);
+    memcpy(where.sun_path, name, size);
+    if (name[0] == '@')
+        where.sun_path[0] = '\0';
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    socklen_t used = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + size + (name[0] != '@'));
+    cr_assert_eq(bind(fd, (struct sockaddr *)&where, used), 0, "%s: %m", name);
+    cr_assert_eq(listen(fd, backlog), 0);
+    return fd;
+}
+
+/* A name of this process's own. */
+static const char *unix_name(const char *format)
+{
+    static char name[64];
+    snprintf(name, sizeof name, format, (int)getpid());
+    return name;
+}
+
+static const char *unix_url(const char *name)
+{
+    static char url[80];
+    snprintf(url, sizeof url, "unix://%s", name);
+    return url;
+}
+
+static void assert_connects_to(struct record *r, const char *name)
+{
+    char text[16] = "";
+    int listener = listen_at(name, 1);
+    r->on_made = greet;
+    connect_to(r, unix_url(name));
+    client_turn_until(r, &r->lost, 1);
+    int peer = accept_one(listener);
+    cr_assert(eq(int, (int)recv(peer, text, sizeof text - 1, MSG_WAITALL), 5));
+    cr_assert(eq(str, text, "hello"));
+    cr_assert(eq(str, r->calls, "SC CM CL cl"));
+    close(peer);
+    client_turn_out(r);
+    close(listener);
+}
+
+Test(connector, an_abstract_unix_socket_is_connected_to, IN_A_WORLD)
+{
+    struct record r = { 0 };
+    assert_connects_to(&r, unix_name("@rondo-test-%d"));
+}
+
+Test(connector, a_unix_socket_file_is_connected_to, IN_A_WORLD)
+{
+    struct record r = { 0 };
+    const char *path = unix_name("/tmp/rondo-test-%d.sock");
+    assert_connects_to(&r, path);
+    unlink(path);
+}
+
+static void pass_a_descriptor(struct record *r, rondo_transport *t)
+{
+    cr_assert(eq(int, rondo_send_file_descriptor(t, 0), 0), "it is a Unix transport");
+    greet(r, t);
+}
+
+Test(connector, a_unix_connection_can_pass_descriptors, IN_A_WORLD)
+{
+    struct record r = { .on_made = pass_a_descriptor };
+    char byte, control[CMSG_SPACE(sizeof(int))];
+    struct iovec slice = { &byte, 1 };
+    struct msghdr message = {
+        .msg_iov = &slice, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control
+    };
+    const char *name = unix_name("@rondo-test-%d");
+    int listener = listen_at(name, 1), passed;
+    connect_to(&r, unix_url(name));
+    client_turn_until(&r, &r.lost, 1);
+    int peer = accept_one(listener);
+    cr_assert(eq(int, (int)recvmsg(peer, &message, 0), 1));
+    cr_assert_not_null(CMSG_FIRSTHDR(&message));
+    memcpy(&passed, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof passed);
+    close(passed);
+    close(peer);
+    client_turn_out(&r);
+    close(listener);
+}
+
+Test(connector, where_no_unix_socket_is_it_fails_with_the_reason, IN_A_WORLD)
+{
+    struct record r = { 0 };
+    connect_to(&r, "unix:///nowhere/rondo.sock");
+    client_turn_until(&r, &r.failed, 1);
+    cr_assert(eq(int, r.error, -ENOENT));
+    assert_why("can't connect to unix:///nowhere/rondo.sock: /nowhere/rondo.sock: No such file or directory");
+
+    r = (struct record){ 0 };
+    connect_to(&r, "unix://@rondo-nobody");
+    client_turn_until(&r, &r.failed, 1);
+    cr_assert(eq(int, r.error, -ECONNREFUSED));
+    assert_why("can't connect to unix://@rondo-nobody: @rondo-nobody: Connection refused");
+}
+
+/* connect(2) to a Unix socket whose queue is full blocks, and the ring makes it on a thread of its own. */
+Test(connector, a_unix_socket_with_a_full_queue_is_given_up_in_time, IN_A_WORLD)
+{
+    struct record r = { 0 }, other = { 0 };
+    const char *name = unix_name("@rondo-test-%d");
+    struct sockaddr_un where = { .sun_family = AF_UNIX };
+    int listener = listen_at(name, 0), filler = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    memcpy(where.sun_path + 1, name + 1, strlen(name) - 1);
+    cr_assert_eq(connect(filler, (struct sockaddr *)&where,
+                         (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(name))),
+                 0);
+    rondo_client_options options = client_options(&r, unix_url(name));
+    options.timeout_ms = 5;
+    client_connect(&r, &world, &options);
+    client_turn_until(&r, &r.failed, 1);
+    cr_assert(eq(int, r.error, -ETIMEDOUT));
+    client_turn_out(&r);
+
+    for (unsigned i = 0; i < 100; i++) { /* the ring may be at it, or not yet */
+        memset(&other, 0, sizeof other);
+        connect_to(&other, unix_url(name));
+        while (other.calls[0] == '\0')
+            cr_assert_eq(loop_turn(&world.loop, 0), 0);
+        for (unsigned turns = i % 10; turns > 0; turns--)
+            cr_assert_eq(loop_turn(&world.loop, 0), 0);
+        stop_from_outside(&other);
+        client_turn_out(&other);
+        cr_assert(eq(str, other.calls, "SC cf"));
+    }
+
+    connect_to(&other, unix_url(name));
+    client_turn(&other);
+    cr_assert(eq(uint, other.made, 0));
+    close(accept_one(listener));
+    client_turn_until(&other, &other.made, 1);
+    close(accept_one(listener));
+    client_turn_out(&other);
+    close(filler);
+    close(listener);
 }
 
 /* ---- descriptors ----------------------------------------------------------------------------------------- */

@@ -74,6 +74,9 @@ Test(resolver, addresses_are_known_at_once, ON_A_LOOP)
     assert_address(&question.lookup, 0, "tcp://[::1]:7");
     cr_assert(eq(int, ask(&question, "tcp://[fe80::1%lo]:7"), 0));
     assert_address(&question.lookup, 0, "tcp://[fe80::1%lo]:7");
+    cr_assert(eq(int, ask(&question, "unix:///run/rondo.sock"), 0));
+    cr_assert(eq(uint, question.lookup.addresses.count, 1));
+    cr_assert_eq(question.lookup.addresses.at[0].any.sa_family, AF_UNIX);
     cr_assert(eq(uint, loop.users, 0));
     resolver_cancel(&question.lookup);
 }

@@ -77,12 +77,12 @@ extern "C" {
 typedef struct rondo_connector rondo_connector;
 
 typedef struct rondo_client_options {
-    const char *url;                /* "tcp://host:port": a name, 127.0.0.1 or [::1] */
+    const char *url; /* "tcp://host:port": a name, 127.0.0.1 or [::1]; "unix:///path", "unix://@name" */
     const rondo_protocol *protocol; /* its table, which lives as long as the connector */
 
     /* "tcp://127.0.0.1:0": connect from this address, and port, if it isn't 0. With a name that has addresses of both
      * families each attempt takes the one of its own; addresses of a family for which there is none are not tried.
-     * NULL: the kernel chooses.    asyncio: local_addr */
+     * NULL: the kernel chooses. For tcp only.    asyncio: local_addr */
     const char *local_url;
 
     /* For look-up and all attempts together; then connection_failed(-ETIMEDOUT). 0: 30000, as in Twisted.
@@ -113,7 +113,7 @@ typedef struct rondo_client_options {
     void (*connection_lost)(rondo_connector *connector, int error);
 } rondo_client_options;
 
-/* Connect to a server.    asyncio: create_connection; Twisted: connectTCP
+/* Connect to a server.    asyncio: create_connection, create_unix_connection; Twisted: connectTCP, connectUNIX
  *
  *   options     copied, with its strings
  *   connector   set to what stands for the attempt; good until connection_failed or connection_lost has returned. NULL:
