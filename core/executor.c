@@ -2,8 +2,10 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <rondo/log.h>
 
@@ -97,10 +99,20 @@ static bool deliver(struct job *job)
     return !job->cancelled && rondo_post(job->loop, &job->call, run_done) == 0;
 }
 
+/* It may have been started by a shard that is pinned to one CPU, and shall not stand in its way: its CPUs are those of the
+ * process's first thread. */
+static void leave_the_shards_cpu(void)
+{
+    cpu_set_t cpus;
+    if (sched_getaffinity(getpid(), sizeof cpus, &cpus) == 0)
+        sched_setaffinity(0, sizeof cpus, &cpus);
+}
+
 static void *helper_main(void *argument)
 {
     (void)argument;
     pthread_setname_np(pthread_self(), "rondo-helper");
+    leave_the_shards_cpu();
     lock();
     for (struct job *job; (job = wait_for_job()) != NULL;) {
         job->state = JOB_RUNNING;

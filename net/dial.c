@@ -17,7 +17,7 @@
  * Addresses written as such are known at once, so a state may pass within dial_begin.
  *
  * Attempts are made in getaddrinfo's order, but with the families taking turns, beginning with its first. The next begins
- * when the last one has failed, or when the delay is over. */
+ * when one has failed, or when the delay since the last began is over. */
 #include "net/dial.h"
 
 #include <errno.h>
@@ -351,8 +351,7 @@ static void connect_done(struct op *op, const struct completion *completion)
         return;
     }
     close_socket(attempt);
-    if (attempt == &dial->attempts[dial->started - 1] || dial->under_way == 0)
-        go_on(dial);
+    go_on(dial);
 }
 
 /* ---- the end -------------------------------------------------------------------------------------------- */

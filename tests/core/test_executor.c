@@ -199,19 +199,6 @@ Test(executor, threads_are_limited_and_what_waits_begins_in_order, ON_A_LOOP)
     cr_assert(eq(uint, released, EXECUTOR_THREADS_MAX + 8));
 }
 
-Test(executor, a_thread_without_work_serves_the_next_job, ON_A_LOOP)
-{
-    unsigned threads_before = count_threads();
-    semaphores_are_given();
-    for (unsigned i = 0; i < 50; i++) {
-        submit(note_work, note_done, i);
-        run_loop();
-        wait_on(&is_released);
-    }
-    /* The last one's thread may not be back when the next comes: so there may be two. */
-    cr_assert(le(uint, count_threads(), threads_before + 2));
-}
-
 Test(executor, threads_without_work_end, ON_A_LOOP)
 {
     unsigned threads_before = count_threads();
@@ -224,6 +211,42 @@ Test(executor, threads_without_work_end, ON_A_LOOP)
     submit(note_work, note_done, 0); /* and begin again */
     run_loop();
     cr_assert(eq(uint, done_count, EXECUTOR_THREADS_MAX + 1));
+}
+
+static void one_after_another_takes_two_threads_at_most(unsigned threads_before)
+{
+    for (unsigned i = 0; i < 50; i++) {
+        submit(note_work, note_done, i);
+        run_loop();
+        wait_on(&is_released);
+    }
+    /* The last one's thread may not be back when the next comes: so there may be two. */
+    cr_assert(le(uint, count_threads(), threads_before + 2));
+}
+
+Test(executor, a_thread_without_work_serves_the_next_job, ON_A_LOOP)
+{
+    semaphores_are_given();
+    one_after_another_takes_two_threads_at_most(count_threads());
+}
+
+Test(executor, jobs_that_are_taken_back_need_no_thread, ON_A_LOOP)
+{
+    unsigned threads_before = count_threads();
+    struct task *taken_back[5];
+    executor_idle_ms = 1;
+    all_threads_are_busy(note_done);
+    for (unsigned i = 0; i < 5; i++)
+        taken_back[i] = submit(note_work, must_not_be_done, i);
+    for (unsigned i = 0; i < 5; i++)
+        executor_cancel(&taken_back[i]->job);
+    let_all_end();
+    run_loop();
+    while (count_threads() > threads_before)
+        sched_yield();
+    semaphores_are_given();
+    executor_idle_ms = 10000;
+    one_after_another_takes_two_threads_at_most(threads_before);
 }
 
 static int blocks_signals = -1;
@@ -243,6 +266,45 @@ Test(executor, signals_are_blocked_in_helper_threads, ON_A_LOOP)
     submit(look_at_mask, note_done, 0);
     run_loop();
     cr_assert(eq(int, blocks_signals, 1));
+}
+
+static int helpers_cpus;
+
+static void count_cpus(struct job *job)
+{
+    cpu_set_t cpus;
+    cr_assert_eq(sched_getaffinity(0, sizeof cpus, &cpus), 0);
+    helpers_cpus = CPU_COUNT(&cpus);
+    note_work(job);
+}
+
+static void *run_pinned(void *argument)
+{
+    cpu_set_t *one = argument;
+    cr_assert_eq(sched_setaffinity(0, sizeof *one, one), 0);
+    open_loop();
+    submit(count_cpus, note_done, 0);
+    run_loop();
+    close_loop();
+    return NULL;
+}
+
+Test(executor, a_helper_is_not_pinned_where_its_shard_is)
+{
+    pthread_t thread;
+    cpu_set_t all, one;
+    unsigned first = 0;
+    cr_assert_eq(sched_getaffinity(0, sizeof all, &all), 0);
+    if (CPU_COUNT(&all) == 1)
+        cr_skip_test("there is one CPU only");
+    while (!CPU_ISSET(first, &all))
+        first++;
+    CPU_ZERO(&one);
+    CPU_SET(first, &one);
+    semaphores_are_given();
+    pthread_create(&thread, NULL, run_pinned, &one);
+    pthread_join(thread, NULL);
+    cr_assert(eq(int, helpers_cpus, CPU_COUNT(&all)));
 }
 
 /* ---- cancelled ------------------------------------------------------------------------------------------- */

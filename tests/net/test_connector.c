@@ -478,6 +478,27 @@ Test(connector, the_next_address_is_tried_when_one_does_not_answer, IN_A_WORLD)
     client_close_black_hole(&hole);
 }
 
+Test(connector, a_failure_does_not_wait_for_the_delay, IN_A_WORLD)
+{
+    struct record r = { 0 };
+    struct black_hole hole;
+    unsigned port = 0;
+    client_black_hole(&hole, "127.0.0.1", &port);
+    int listener = client_listen("127.0.0.3", &port, 1);
+    names_add("three.test", "127.0.0.1 127.0.0.2 127.0.0.3"); /* silent, refused, open */
+    rondo_client_options options = client_options(&r, client_url("three.test", port));
+    options.happy_eyeballs_delay_ms = 1;
+    client_connect(&r, &world, &options);
+    while (r.connector->dial->started == 0)
+        cr_assert_eq(loop_turn(&world.loop, 1000 * 1000), 0);
+    r.connector->target.happy_eyeballs_delay_ms = UINT64_MAX; /* after the second */
+    client_turn_until(&r, &r.made, 1);
+    close(accept_one(listener));
+    client_turn_out(&r);
+    close(listener);
+    client_close_black_hole(&hole);
+}
+
 Test(connector, an_older_attempt_may_still_win, IN_A_WORLD)
 {
     struct record r = { 0 };

@@ -89,8 +89,8 @@ typedef struct rondo_client_options {
      * UINT64_MAX: as long as the kernel tries. */
     uint64_t timeout_ms;
 
-    /* Happy eyeballs (RFC 8305): where the host has several addresses, the next is tried when the one before has failed, or
-     * has not answered for so long; families take turns, beginning with the one that the resolver (getaddrinfo) puts
+    /* Happy eyeballs (RFC 8305): where the host has several addresses, the next is tried when one has failed, or when the
+     * one before has not answered for so long; families take turns, beginning with the one that the resolver (getaddrinfo) puts
      * first; the first connection wins, and the other attempts are cancelled. Of more than 16 addresses the first 16 are
      * tried. 0: 250 (asyncio has no default, and means by that: one after another; Twisted: 300). UINT64_MAX: one after
      * another. */
