@@ -1,14 +1,14 @@
-/* The line receiver on a real transport: where lines lie, and what stops them. The parser has tests of its own. */
+/* The line receiver on a transport, by the test kit: where lines lie, and what stops them. The parser has tests of its
+ * own. */
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include <rondo/line.h>
+#include <rondo/testing.h>
 
-#include "support/pair.h"
+#include "net/transport.h"
 
 TestSuite(line, .timeout = 30);
 
@@ -79,47 +79,54 @@ static const rondo_line_protocol patient = {
     .max_length = 20,
 };
 
-static struct pair p;
+static rondo_test *test;
+static rondo_test_peer *peer;
 
 static void given(const rondo_line_protocol *lines)
 {
-    p.world = malloc(sizeof *p.world);
-    world_open(p.world, NULL);
-    pair_open_in(&p, p.world, &lines->protocol);
-    p.t = transport;
-}
-
-static bool is_over(struct pair *pair)
-{
-    return pair->loop->users == 0;
+    test = rondo_test_open(NULL);
+    peer = rondo_test_connect(test, &lines->protocol);
+    cr_assert_not_null(peer);
 }
 
 static void over(void)
 {
-    if (transport != NULL)
-        rondo_abort(transport);
-    peer_close(&p);
-    pair_run_until(&p, is_over);
+    cr_assert(eq(uint, rondo_test_close(test), 0));
     cr_assert_eq(strchr(calls, '.'), calls + strlen(calls) - 1, "lost once, and last: %s", calls);
-    world_close(p.world);
-    free(p.world);
 }
 
-static void send_and_turn(const char *text)
+static rondo_bytes bytes_of(const char *text)
 {
-    peer_send(&p, text);
-    pair_turn(&p);
+    return (rondo_bytes){ text, strlen(text) };
+}
+
+static void feed(const char *text)
+{
+    cr_assert(eq(int, rondo_test_feed(peer, bytes_of(text)), 0));
+}
+
+static unsigned buffers_lent(void)
+{
+    return rondo_test_loop(test)->engine->buffers.lent;
+}
+
+static char *written(void)
+{
+    static char text[1000];
+    rondo_bytes bytes = rondo_test_written(peer);
+    snprintf(text, sizeof text, "%.*s", (int)bytes.size, bytes.data);
+    return text;
 }
 
 Test(line, lines_come_where_they_were_received)
 {
     given(&plain);
-    send_and_turn("one\ntwo\n\nthr");
+    feed("one\ntwo\n\nthr");
     cr_assert(eq(str, calls, "<one><two><>"));
     cr_assert(in_place);
-    cr_assert(eq(uint, p.loop->engine->buffers.lent, 0), "an incomplete line keeps no buffer");
+    cr_assert(eq(uint, buffers_lent(), 0), "an incomplete line keeps no buffer");
 
-    send_and_turn("ee\nfour\n");
+    feed("ee\nfour\n");
     cr_assert(eq(str, calls, "<one><two><><three><four>"));
     cr_assert(in_place);
     cr_assert(eq(uint, ((struct state *)rondo_self(transport))->lines, 5));
@@ -129,9 +136,8 @@ Test(line, lines_come_where_they_were_received)
 Test(line, what_follows_the_last_delimiter_is_dropped_at_eof)
 {
     given(&plain);
-    send_and_turn("one\ntwo");
-    peer_shutdown(&p);
-    pair_turn(&p);
+    feed("one\ntwo");
+    rondo_test_feed_eof(peer);
     cr_assert(eq(str, calls, "<one>."));
     over();
 }
@@ -139,7 +145,7 @@ Test(line, what_follows_the_last_delimiter_is_dropped_at_eof)
 Test(line, a_line_too_long_closes_when_nobody_cares)
 {
     given(&plain);
-    send_and_turn("short\n123456789012345678901\nlost\n");
+    feed("short\n123456789012345678901\nlost\n");
     cr_assert(eq(str, calls, "<short>."));
     over();
 }
@@ -147,11 +153,11 @@ Test(line, a_line_too_long_closes_when_nobody_cares)
 Test(line, a_line_too_long_is_skipped_when_the_protocol_stays)
 {
     given(&patient);
-    send_and_turn("12345678901234567890\r\n");
+    feed("12345678901234567890\r\n");
     cr_assert(eq(str, calls, "<12345678901234567890>"));
-    send_and_turn("123456789012345678901");
-    send_and_turn("\r\nafter\r\n1234567890123456789012345678901234567890\r");
-    send_and_turn("\nlast\r\n");
+    feed("123456789012345678901");
+    feed("\r\nafter\r\n1234567890123456789012345678901234567890\r");
+    feed("\nlast\r\n");
     cr_assert(eq(str, calls, "<12345678901234567890>!<after>!<last>"));
     over();
 }
@@ -179,11 +185,10 @@ Test(line, lines_sent_back_leave_without_a_copy)
 {
     given(&patient);
     when_received = send_it_back_and_count;
-    send_and_turn("one\r\ntwo\r\n\r\nthree\r\nfou");
+    feed("one\r\ntwo\r\n\r\nthree\r\nfou");
     when_received = send_it_back;
-    send_and_turn("r\r\n");
-    rondo_close(transport);
-    cr_assert(eq(str, (char *)peer_receive_text(&p), "one\r\ntwo\r\n\r\nthree\r\nfour\r\n"));
+    feed("r\r\n");
+    cr_assert(eq(str, written(), "one\r\ntwo\r\n\r\nthree\r\nfour\r\n"));
     over();
 }
 
@@ -201,9 +206,8 @@ Test(line, other_lines_are_copied_with_their_delimiter)
 {
     given(&patient);
     when_received = send_something_else;
-    send_and_turn("hello\r\n");
-    rondo_close(transport);
-    cr_assert(eq(str, (char *)peer_receive_text(&p), "you said hello\r\nhell\r\nello\r\n"));
+    feed("hello\r\n");
+    cr_assert(eq(str, written(), "you said hello\r\nhell\r\nello\r\n"));
     over();
 }
 
@@ -217,17 +221,18 @@ Test(line, a_pause_stops_the_lines_in_the_middle_of_a_buffer)
 {
     given(&plain);
     when_received = pause_there;
-    send_and_turn("one\ntwo\nthree\nfou");
+    feed("one\ntwo\nthree\nfou");
     cr_assert(eq(str, calls, "<one>"));
-    cr_assert(eq(uint, p.loop->engine->buffers.lent, 1), "the rest waits where it was received");
-    peer_send(&p, "r\n");
+    cr_assert(eq(uint, buffers_lent(), 1), "the rest waits where it was received");
+    feed("r\n");
+    cr_assert(eq(str, calls, "<one>"));
 
     rondo_resume_reading(transport);
-    pair_turn(&p);
+    rondo_test_turn(test);
     cr_assert(eq(str, calls, "<one><two>"));
     for (int i = 0; i < 3; i++) {
         rondo_resume_reading(transport);
-        pair_turn(&p);
+        rondo_test_turn(test);
     }
     cr_assert(eq(str, calls, "<one><two><three><four>"));
     over();
@@ -249,7 +254,7 @@ Test(line, no_line_comes_after_close_or_abort)
 {
     given(&plain);
     when_received = close_there;
-    send_and_turn("one\ntwo\n");
+    feed("one\ntwo\n");
     cr_assert(eq(str, calls, "<one>."));
     over();
 }
@@ -258,7 +263,7 @@ Test(line, no_line_comes_after_abort)
 {
     given(&plain);
     when_received = abort_there;
-    send_and_turn("one\ntwo\n");
+    feed("one\ntwo\n");
     cr_assert(eq(str, calls, "<one>."));
     over();
 }
@@ -278,26 +283,48 @@ Test(line, back_pressure_also_stops_the_lines_of_one_buffer)
         memcpy(commands + 2 * i, "x\n", 2);
     memset(answer, 'a', sizeof answer);
     given(&plain);
-    limit_peer(&p, 4096);
+    rondo_test_set_room(peer, 4096);
     when_received = answer_at_length;
-    send_and_turn(commands);
+    feed(commands);
 
     cr_assert_lt(rondo_get_write_buffer_size(transport), 65536 + 2 * sizeof answer, "not a thousand answers");
-    size_t size = 1000 * (sizeof answer + 1);
-    char *got = malloc(size);
-    cr_assert(eq(int, (int)peer_receive(&p, got, size), (int)size), "but they come as they are read");
-    free(got);
+    size_t size = 1000 * (sizeof answer + 1), got = 0;
+    for (size_t more; (more = rondo_test_written(peer).size) > 0; got += more)
+        rondo_test_clear(peer);
+    cr_assert(eq(sz, got, size), "but they come as they are read");
     over();
 }
 
-Test(line, the_pieces_of_a_line_may_be_single_bytes)
+Test(line, the_pieces_of_a_line_may_be_of_any_size)
 {
-    const char *text = "dribbled\r\n\r\r\n\n\r\n";
-    given(&patient);
-    for (const char *c = text; *c != '\0'; c++) {
-        char one[2] = { *c, '\0' };
-        send_and_turn(one);
+    const char *text = "dribbled\r\n\r\r\n\n\r\n123456789012345678901 is too long\r\nlast\r\nno line";
+    for (size_t piece = strlen(text); piece > 0; piece--) {
+        calls[0] = '\0';
+        given(&patient);
+        cr_assert(eq(int, rondo_test_feed_in_pieces(peer, bytes_of(text), piece), 0));
+        cr_assert(eq(str, calls, "<dribbled><\r><\n>!<last>"), "in pieces of %zu", piece);
+        over();
     }
-    cr_assert(eq(str, calls, "<dribbled><\r><\n>"));
-    over();
+}
+
+Test(line, lines_are_the_same_on_any_kernel)
+{
+    static char text[20000], wanted[sizeof calls];
+    size_t size = 0, wanted_size = 0;
+    for (int i = 0; i < 1500; i++) {
+        size += (size_t)snprintf(text + size, sizeof text - size, "line %d\r\n", i);
+        wanted_size += (size_t)snprintf(wanted + wanted_size, sizeof wanted - wanted_size, "<line %d>", i);
+    }
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        calls[0] = '\0';
+        given(&patient);
+        rondo_test_disturb(test, seed);
+        when_received = send_it_back;
+        rondo_test_feed_in_pieces(peer, (rondo_bytes){ text, size }, 1000 * seed);
+        cr_assert(eq(str, calls, wanted));
+        rondo_bytes back = rondo_test_written(peer);
+        cr_assert(eq(sz, back.size, size));
+        cr_assert_eq(memcmp(back.data, text, size), 0);
+        over();
+    }
 }
