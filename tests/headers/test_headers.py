@@ -67,6 +67,10 @@ class Headers(unittest.TestCase):
         for number, code in enumerate(readme_examples()):
             self.each(C, "c", code, ["-std=gnu11", *PUBLIC], f"README example {number}")
 
+    def test_the_readme_shows_the_example_project(self):
+        readme = (SOURCE / "README.md").read_text()
+        self.assertIn((SOURCE / "tests" / "example" / "test_protocol.c").read_text(), readme)
+
     def test_header_examples_compile(self):
         examples = {header: header_examples(header) for header in HEADERS}
         found = {header.name for header, code in examples.items() if code}

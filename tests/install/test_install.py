@@ -105,6 +105,20 @@ class Installed(unittest.TestCase):
         self.echoes(build + "/echo_shared")
         self.echoes(build + "/echo_static")
 
+    @unittest.skipIf("thread" in SANITIZE, "Criterion doesn't start under ThreadSanitizer")
+    def test_the_example_project_tests_its_protocol(self):
+        build = str(self.folder / "example")
+        run("cmake", "-G", "Ninja", "-S", str(SOURCE / "tests" / "example"), "-B", build,
+            f"-DCMAKE_PREFIX_PATH={self.prefix}", f"-DCMAKE_C_COMPILER={CC}",
+            "-DCMAKE_C_FLAGS=-Wall -Wextra -Werror " + " ".join(FLAGS))
+        run("cmake", "--build", build)
+        suppressions = SOURCE / "tests" / "support" / "lsan.supp"
+        environment = dict(os.environ, LSAN_OPTIONS=f"suppressions={suppressions}:print_suppressions=0",
+                           ASAN_OPTIONS="fast_unwind_on_malloc=0")
+        report = run("ctest", "--test-dir", build, "--verbose", env=environment)
+        self.assertRegex(report, r"Tested: 3 \| Passing: 3")
+        self.assertNotIn("Sanitizer", report)
+
     def test_the_library_exports_its_public_names_only(self):
         library = str(next(self.prefix.rglob("librondo.so")))
         names = [line.split()[-1] for line in run("nm", "-D", "--defined-only", library).splitlines()]
