@@ -407,6 +407,30 @@ Test(client_service, a_connection_that_ends_as_it_is_made_counts_as_failed, IN_A
     run_until_stopped();
 }
 
+Test(client_service, a_connection_that_is_closed_as_it_is_prepared_counts_as_failed, IN_A_WORLD)
+{
+    struct waiter refused = { 0 }, closed = { 0 };
+    prepare_result = -EPERM;
+    start();
+    wait_for_connection(&refused, 1);
+    wait_for_connection(&closed, 2);
+    client_turn_until(&r, &r.made, 1);
+    close(accept_one());
+    client_turn_until(&r, &refused.answered, 1);
+    cr_assert(eq(int, refused.error, -EPERM));
+
+    prepare_result = 0;
+    on_prepare = rondo_close;
+    client_turn_until(&r, &r.made, 2);
+    close(accept_one());
+    client_turn_until(&r, &closed.answered, 1);
+    cr_assert_null(closed.t);
+    cr_assert(eq(int, closed.error, -ECONNABORTED));
+    cr_assert(eq(uint, rondo_client_service_failures(service), 2));
+    stop();
+    run_until_stopped();
+}
+
 /* ---- those who wait -------------------------------------------------------------------------------------- */
 
 Test(client_service, all_who_wait_are_answered_in_order, IN_A_WORLD)
@@ -453,6 +477,20 @@ Test(client_service, who_waits_gives_up_after_so_many_failures, IN_A_WORLD)
     close(accept_one());
     stop();
     run_until_stopped();
+}
+
+Test(client_service, who_asks_in_the_last_moment_is_told_of_the_end, IN_A_WORLD)
+{
+    struct waiter w = { 0 };
+    start();
+    client_turn_until(&r, &r.made, 1);
+    client_turn(&r);
+    close(accept_one());
+    wait_for_connection(&w, 0);
+    stop(); /* which is done before those who wait are looked at */
+    run_until_stopped();
+    cr_assert(eq(uint, w.answered, 1));
+    cr_assert(eq(int, w.error, -ECANCELED));
 }
 
 static struct waiter cancelled_one;
@@ -509,9 +547,15 @@ static void stop_by_waiter(struct waiter *w)
     stop();
 }
 
+static void stop_once_more(struct waiter *w)
+{
+    (void)w;
+    rondo_stop_client_service(service, NULL, NULL);
+}
+
 Test(client_service, who_waits_may_stop_it, IN_A_WORLD)
 {
-    struct waiter first = { .then = stop_by_waiter }, second = { 0 };
+    struct waiter first = { .then = stop_by_waiter }, second = { .then = stop_once_more };
     start();
     wait_for_connection(&first, 0);
     wait_for_connection(&second, 0);
