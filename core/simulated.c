@@ -123,6 +123,7 @@ const struct simulated_moods simulated_wild = {
     .short_receives = 30,
     .short_reads = 40,
     .ended_multishots = 20,
+    .shortages = 5,
     .early_shortages = 50,
     .empty_buffers = 30,
     .interruptions = 4,
@@ -475,7 +476,7 @@ static void do_receive(struct simulated *s, struct request *request)
 {
     struct memory_socket *socket = socket_of(s, request->fd);
     bool has_bytes = socket->size > 0;
-    if (has_bytes && s->free_count == 0) {
+    if (has_bytes && (s->free_count == 0 || happens(s, s->moods.shortages))) {
         starve(s, request);
         return;
     }

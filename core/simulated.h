@@ -27,14 +27,14 @@ struct simulated_moods {
     uint8_t short_receives;   /* fewer bytes than there were */
     uint8_t short_reads;      /* of files */
     uint8_t ended_multishots; /* after any buffer */
-    uint8_t
-        early_shortages; /* a receive issued while no buffer is free finds that out before anything arrives */
-    uint8_t empty_buffers; /* a buffer comes with an EOF */
-    uint8_t interruptions; /* -EINTR */
-    uint8_t late_cancels;  /* the operation was faster */
-    uint8_t delays;        /* what could happen happens in a later turn */
-    uint8_t lost_unread;   /* a reset destroys what has arrived and was not read */
-    bool any_order;        /* of the completions of different operations */
+    uint8_t shortages;        /* no buffer is free, at that moment */
+    uint8_t early_shortages;  /* found by a receive when it is issued, before anything arrives */
+    uint8_t empty_buffers;    /* a buffer comes with an EOF */
+    uint8_t interruptions;    /* -EINTR */
+    uint8_t late_cancels;     /* the operation was faster */
+    uint8_t delays;           /* what could happen happens in a later turn */
+    uint8_t lost_unread;      /* a reset destroys what has arrived and was not read */
+    bool any_order;           /* of the completions of different operations */
 };
 
 /* All of them, often. */

@@ -555,6 +555,20 @@ static bool delays(void)
     return was_late;
 }
 
+static bool is_short_of_buffers(void)
+{
+    peer_sends("0123456789");
+    engine_receive(engine, ask(&a), ours, true);
+    turn();
+    bool had_to_wait = a.completions == 0;
+    while (a.op.in_kernel) { /* resumed, it takes one buffer; at the next moment there may be none again */
+        if (a.completions > 0)
+            memory_socket_half_close(peer);
+        turn();
+    }
+    return had_to_wait;
+}
+
 static bool loses_unread(void)
 {
     send_text(&a, "0123456789", false);
@@ -593,14 +607,16 @@ Test(simulated, in_its_moods_it_does_what_a_kernel_may_do)
     cr_assert(occurs(&(struct simulated_moods){ .interruptions = 50 }, interrupts));
     cr_assert(occurs(&(struct simulated_moods){ .late_cancels = 50 }, cancels_late));
     cr_assert(occurs(&(struct simulated_moods){ .delays = 50 }, delays));
+    cr_assert(occurs(&(struct simulated_moods){ .shortages = 50 }, is_short_of_buffers));
     cr_assert(occurs(&(struct simulated_moods){ .lost_unread = 50 }, loses_unread));
     cr_assert(occurs(&(struct simulated_moods){ .any_order = true }, reorders));
 }
 
 Test(simulated, without_moods_none_of_it)
 {
-    bool (*const all[])(void) = { sends_in_part, refuses, receives_in_part, ends_multishot, interrupts,
-                                  cancels_late,  delays,  loses_unread,     reorders };
+    bool (*const all[])(
+        void) = { sends_in_part, refuses, receives_in_part, ends_multishot, interrupts,
+                  cancels_late,  delays,  loses_unread,     reorders,       is_short_of_buffers };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         memset(&a, 0, sizeof a);
         memset(&b, 0, sizeof b);
