@@ -69,7 +69,7 @@ static struct {
     const struct scenario *scenario;
     rondo_protocol *protocols; /* as scenario->protocols */
     struct connection connections[CONNECTIONS_MAX];
-    unsigned connection_count;
+    unsigned connection_count; /* written by the shard, with the mutex */
     rondo_loop *loop;
     rondo_server *server; /* NULL once it is gone */
     bool server_closed, server_ended;
@@ -173,10 +173,13 @@ static void begin(rondo_transport *t, struct connection *c)
 
 static struct connection *new_connection(void)
 {
-    if (run.connection_count == CONNECTIONS_MAX)
-        return NULL;
-    struct connection *c = &run.connections[run.connection_count++];
-    c->number = run.connection_count;
+    struct connection *c = NULL;
+    pthread_mutex_lock(&mutex);
+    if (run.connection_count < CONNECTIONS_MAX) {
+        c = &run.connections[run.connection_count++];
+        c->number = run.connection_count;
+    }
+    pthread_mutex_unlock(&mutex);
     return c;
 }
 
