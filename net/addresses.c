@@ -145,6 +145,11 @@ static int new_socket(const struct url_address *address)
     return rc < 0 ? rc : fd;
 }
 
+static void wait_a_moment(void)
+{
+    nanosleep(&(struct timespec){ .tv_nsec = IN_USE_WAIT_MS * 1000 * 1000 }, NULL);
+}
+
 /* With SO_REUSEPORT a second server of the same user would silently share the port with the first. So ask, without it,
  * whether the port is free. */
 static int check_port_is_free(const struct url_address *address, bool may_wait)
@@ -158,7 +163,7 @@ static int check_port_is_free(const struct url_address *address, bool may_wait)
         close(fd);
         if (rc != -EADDRINUSE || tries == 1)
             return rc;
-        nanosleep(&(struct timespec){ .tv_nsec = IN_USE_WAIT_MS * 1000 * 1000 }, NULL);
+        wait_a_moment();
     }
     return rc;
 }
@@ -223,6 +228,38 @@ static int duplicate(struct address *address, int fd, unsigned from, unsigned sh
     return 0;
 }
 
+static const char *unix_hint(int error)
+{
+    switch (-error) {
+    case ENOENT:
+    case ENOTDIR:
+        return "its folder is not there: make it, or take another path";
+    case EACCES:
+    case EPERM:
+    case EROFS:
+        return "its folder can't be written to: take another path, or change the folder's owner";
+    default:
+        return hint(error);
+    }
+}
+
+/* As with ports, a killed process may listen a few milliseconds longer than it lives. A live one is asked just once, since
+ * to it that is a connection. */
+static int bind_unix(struct address *address, const struct place *place, bool may_wait,
+                     char why[UNIX_PATH_WHY_BYTES])
+{
+    bool is_abstract = place->where.local.sun_path[0] == '\0';
+    int rc = 0;
+    for (int tries = may_wait ? IN_USE_TRIES : 1; tries > 0; tries--) {
+        rc = unix_path_bind(&address->path, address->fds[0], &place->where, place->mode, why);
+        if (rc != -EBUSY && !(is_abstract && rc == -EADDRINUSE))
+            return rc;
+        if (tries > 1)
+            wait_a_moment();
+    }
+    return rc == -EBUSY ? -EADDRINUSE : rc;
+}
+
 static int open_unix(struct address *address, const struct place *place, const struct address_terms *terms)
 {
     char why[UNIX_PATH_WHY_BYTES] = "";
@@ -230,14 +267,12 @@ static int open_unix(struct address *address, const struct place *place, const s
     int rc = fd < 0 ? -errno : 0;
     if (rc == 0) {
         keep(address, 0, fd);
-        rc = unix_path_bind(&address->path, fd, &place->where, place->mode, why);
+        rc = bind_unix(address, place, terms->may_wait, why);
     }
     if (rc == 0)
         rc = duplicate(address, fd, 1, terms->shards);
-    if (rc < 0) {
-        bool is_file = place->where.local.sun_path[0] != '\0' && rc != -EMFILE;
-        return complain(place->text, rc, *why != '\0' ? why : is_file ? "see unix(7)" : hint(rc));
-    }
+    if (rc < 0)
+        return complain(place->text, rc, *why != '\0' ? why : unix_hint(rc));
     url_format_address(&place->where, address->url);
     return 0;
 }

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 
 #include "core/control.h"
@@ -80,6 +81,12 @@ static void close_servers(struct service_settings *settings)
     memory_free(settings->servers);
 }
 
+static bool is_adopted(const rondo_server_options *server)
+{
+    return strncmp(server->url, "fd://", strlen("fd://")) == 0;
+}
+
+/* First what was given to us, while a wrong number can't be that of a socket of our own. */
 static int open_servers(struct service_settings *settings, unsigned shards)
 {
     const rondo_app *app = settings->app;
@@ -90,10 +97,15 @@ static int open_servers(struct service_settings *settings, unsigned shards)
     };
     unsigned count = count_servers(app);
     settings->servers = memory_new((count + 1) * sizeof *settings->servers);
-    int rc = settings->servers == NULL ? -ENOMEM : 0;
-    for (unsigned i = 0; i < count && rc == 0; i++) {
-        rc = addresses_open(&settings->servers[i], &app->servers[i], &terms);
-        settings->server_count += rc == 0;
+    if (settings->servers == NULL)
+        return -ENOMEM;
+    settings->server_count = count;
+    int rc = 0;
+    for (int given = 1; given >= 0; given--) {
+        for (unsigned i = 0; i < count && rc == 0; i++) {
+            if (is_adopted(&app->servers[i]) == given)
+                rc = addresses_open(&settings->servers[i], &app->servers[i], &terms);
+        }
     }
     if (rc < 0)
         close_servers(settings);

@@ -41,7 +41,7 @@ static void accept_arm(struct listener *listener)
 
 void listener_init(struct listener *listener, struct rondo_server *server, struct address *address, int fd)
 {
-    *listener = (struct listener){ .server = server, .address = address, .fd = fd };
+    *listener = (struct listener){ .server = server, .address = address, .fd = fd, .spare = -1 };
 }
 
 int listener_start(struct listener *listener, unsigned backlog)
@@ -51,6 +51,8 @@ int listener_start(struct listener *listener, unsigned backlog)
     int rc = address_listen(listener->address, listener->fd, backlog);
     if (rc < 0)
         return rc;
+    if (listener->address->kind == ADDRESS_UNIX)
+        listener->spare = fcntl(listener->fd, F_DUPFD_CLOEXEC, 0); /* without one it goes, too */
     listener->state = LISTENER_ACCEPTING;
     accept_arm(listener);
     return 0;
@@ -160,11 +162,22 @@ static bool is_passing(int error)
            error == -EPERM;
 }
 
+/* Returns whether there was one. */
+static bool give_spare(struct listener *listener)
+{
+    if (listener->spare < 0)
+        return false;
+    close(listener->spare);
+    listener->spare = -1;
+    return true;
+}
+
 /* ---- accepting ------------------------------------------------------------------------------------------ */
 
 static void close_now(struct listener *listener)
 {
     listener->state = LISTENER_CLOSED;
+    give_spare(listener);
     address_close(listener->address, listener->fd);
     server_listener_closed(listener->server);
 }
@@ -249,7 +262,7 @@ void listener_drain(struct listener *listener)
 }
 
 /* Asked first, since accept takes a descriptor before it looks: it may say EMFILE when nobody waits. Of a Unix socket that
- * was made deaf it is always true. */
+ * was made deaf it is always true: there the spare descriptor shows whether somebody is. */
 static bool somebody_is_queued(const struct listener *listener)
 {
     struct pollfd queue = { .fd = listener->fd, .events = POLLIN };
@@ -266,7 +279,7 @@ static void drain_own_queue(struct listener *listener)
             accepted(listener, fd);
         } else if (error == -EAGAIN) {
             break;
-        } else if (!is_passing(error)) {
+        } else if (!is_passing(error) && !give_spare(listener)) {
             back_off(listener, error); /* descriptors come back as connections end */
             return;
         }

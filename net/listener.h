@@ -31,6 +31,7 @@ struct listener {
     struct rondo_server *server;
     struct address *address;
     int fd;
+    int spare; /* a descriptor to have when there is none left: of Unix sockets; else -1 */
     enum listener_state state;
     struct op accept;
     rondo_timer timer; /* the end of backing off; or, after it, of the episode */

@@ -1,6 +1,7 @@
 #include "net/unix_path.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -15,20 +16,27 @@ static int refuse(char why[UNIX_PATH_WHY_BYTES], int error, const char *text)
     return error;
 }
 
+/* The sockets of a process that was killed may outlive it by milliseconds. */
+static bool is_dead(int connected)
+{
+    struct ucred listener = { 0 };
+    getsockopt(connected, SOL_SOCKET, SO_PEERCRED, &listener, &(socklen_t){ sizeof listener });
+    return listener.pid > 0 && kill(listener.pid, 0) < 0 && errno == ESRCH;
+}
+
 /* Does anybody listen there? Asked without waiting: a queue that is full is somebody's, too.
- * Returns 0: no; -EADDRINUSE: yes; or the error that keeps us from knowing. */
+ * Returns 0: no; -EADDRINUSE: yes; -EBUSY: yes, but it is dead; or the error that keeps us from knowing. */
 static int ask_who_listens(const struct url_address *address)
 {
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return -errno;
-    int rc = connect(fd, &address->any, address->size) < 0 ? -errno : 0;
+    int rc = connect(fd, &address->any, address->size) < 0 ? -errno : is_dead(fd) ? -EBUSY : -EADDRINUSE;
     close(fd);
     switch (rc) {
     case -ECONNREFUSED:
     case -ENOENT: /* gone meanwhile */
         return 0;
-    case 0:
     case -EAGAIN:
     case -EPROTOTYPE: /* one of datagrams, or of packets */
         return -EADDRINUSE;

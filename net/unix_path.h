@@ -26,7 +26,8 @@ struct unix_path {
  *   path   zeroed before; filled in
  *   why    when it fails: what to do, else left alone
  *
- * Returns 0, or a negative errno: -EADDRINUSE: somebody listens there; -EEXIST: the file is no socket. */
+ * Returns 0, or a negative errno: -EADDRINUSE: somebody listens there; -EBUSY: still, but that process has ended; -EEXIST:
+ * the file is no socket. */
 int unix_path_bind(struct unix_path *path, int fd, const struct url_address *address, int mode,
                    char why[UNIX_PATH_WHY_BYTES]);
 

@@ -162,7 +162,8 @@ static int parse_port(const char **text, struct url *url, char why[URL_WHY_BYTES
 /* What may follow. */
 static int refuse_rest(const char *text, const char *what, const char *have, char why[URL_WHY_BYTES])
 {
-    size_t size = *text == '?' ? strspn(text + 1, LETTERS DIGITS "-._") : 0;
+    bool is_option = *text == '?' || *text == '&';
+    size_t size = is_option ? strspn(text + 1, LETTERS DIGITS "-._") : 0;
     if (size > 0)
         return refuse(why, "there is no option '%.*s': %s", (int)(size < 32 ? size : 32), text + 1, have);
     return refuse(why, "nothing may follow the %s", what);
@@ -256,11 +257,7 @@ static int parse_unix(const char *text, struct url *url, char why[URL_WHY_BYTES]
     }
     if (error != 0 || *text == '\0')
         return error;
-    if (*text != '&')
-        return refuse_rest(text, "path", "unix has mode", why);
-    char rest[40];
-    snprintf(rest, sizeof rest, "?%s", text + 1);
-    return refuse_rest(rest, "mode", "unix has mode", why);
+    return refuse_rest(text, url->mode == URL_NO_MODE ? "path" : "mode", "unix has mode", why);
 }
 
 /* ---- fd ------------------------------------------------------------------------------------------------- */
