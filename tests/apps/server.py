@@ -3,6 +3,7 @@
 Nothing here sleeps: it waits for a line, for bytes, for an exit, each with a limit (PATIENCE) that is far above what a
 slow machine under a sanitizer takes, and that only a hang reaches.
 """
+import asyncio
 import fcntl
 import json
 import os
@@ -19,13 +20,14 @@ import termios
 import threading
 import time
 import unittest
+import urllib.parse
 
 BUILD = os.environ.get("RONDO_BUILD", "build")
 PATIENCE = 20.0
 V4 = "tcp://127.0.0.1:0"
 V6 = "tcp://[::1]:0"
 
-LISTENING = re.compile(r"^listening on tcp://(?:\[([^\]]+)\]|([^:\[\]]+)):(\d+)$")
+LISTENING = re.compile(r"^listening on (?:tcp://(?:\[([^\]]+)\]|([^:\[\]]+)):(\d+)|unix://(\S+))$")
 SANITIZER = re.compile(r"AddressSanitizer|LeakSanitizer|ThreadSanitizer|MemorySanitizer|runtime error:|Assertion ")
 
 
@@ -72,6 +74,27 @@ def until(condition, what, seconds=PATIENCE):
         os.sched_yield()
 
 
+def address_of(match):
+    """(host, port), or a Unix socket's path, or its abstract name behind a NUL: what connect takes."""
+    if match[4] is None:
+        return match[1] or match[2], int(match[3])
+    return re.sub("^@", "\0", urllib.parse.unquote(match[4], errors="surrogateescape"))
+
+
+def open_connection(address):
+    """asyncio's, for an address of any kind."""
+    if isinstance(address, str):
+        return asyncio.open_unix_connection(address)
+    return asyncio.open_connection(*address)
+
+
+def socat_address(address):
+    if isinstance(address, str):
+        return "ABSTRACT-CONNECT:" + address[1:] if address[0] == "\0" else "UNIX-CONNECT:" + address
+    host, port = address
+    return f"TCP6:[{host}]:{port}" if ":" in host else f"TCP4:{host}:{port}"
+
+
 class Refused(AssertionError):
     """The program ended before it served."""
 
@@ -110,7 +133,7 @@ class Server:
                 raise Refused(status, self.stderr) from None
             raise
         found = [match for match in map(LISTENING.match, self.lines) if match]
-        self.addresses = [(match[1] or match[2], int(match[3])) for match in found]
+        self.addresses = [address_of(match) for match in found]
 
     def _read_stderr(self):
         for line in self.process.stderr:
@@ -145,16 +168,19 @@ class Server:
     # ---- clients -------------------------------------------------------------------------------------------
 
     def connect(self, address=None, receive_bytes=None, send_bytes=None, timeout=PATIENCE):
-        host, port = address or self.addresses[0]
-        sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+        address = address or self.addresses[0]
+        is_unix = isinstance(address, str)
+        sock = socket.socket(socket.AF_UNIX if is_unix else socket.AF_INET6 if ":" in address[0] else socket.AF_INET,
+                             socket.SOCK_STREAM)
         try:
             sock.settimeout(timeout)
             if receive_bytes is not None:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
             if send_bytes is not None:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_bytes)
-            sock.connect((host, port))
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.connect(address)
+            if not is_unix:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except BaseException:
             sock.close()
             raise

@@ -328,7 +328,7 @@ class UnderLoad:
 
         Returns what came, how much was sent, and of which text."""
         text, chance = self.text(seed), random.Random(seed)
-        reader, writer = await asyncio.open_connection(*self.server.addresses[seed % 2])
+        reader, writer = await s.open_connection(self.server.addresses[seed % len(self.server.addresses)])
         sent, got, may_send = 0, bytearray(), asyncio.Event()
 
         async def send():
@@ -374,10 +374,9 @@ class UnderLoad:
 
     def test_socat_gets_a_beginning_of_what_it_sent_then_eof(self):
         runs = []
-        for host, port in self.server.addresses:
-            peer = f"TCP6:[{host}]:{port}" if ":" in host else f"TCP4:{host}:{port}"
-            process = subprocess.Popen(["socat", "-", peer], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                       stderr=subprocess.PIPE)
+        for address in self.server.addresses:
+            process = subprocess.Popen(["socat", "-", s.socat_address(address)], stdin=subprocess.PIPE,
+                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE)
             runs.append(Socat(process, self.text(1)))
             self.addCleanup(runs[-1].end)
         for run in runs:
@@ -393,10 +392,10 @@ class UnderLoad:
     def test_no_connection_that_was_made_goes_without_its_answer(self):
         """Short connections, one after the other, while the listening sockets are closed."""
         async def clients(seed, counts):
-            address = self.server.addresses[seed % 2]
+            address = self.server.addresses[seed % len(self.server.addresses)]
             while True:
                 try:
-                    reader, writer = await asyncio.wait_for(asyncio.open_connection(*address), 0.5)
+                    reader, writer = await asyncio.wait_for(s.open_connection(address), 0.5)
                 except (OSError, TimeoutError, asyncio.TimeoutError):
                     if counts["signalled"]:
                         return

@@ -257,6 +257,228 @@ Test(app, the_limit_of_descriptors_is_raised_as_far_as_it_goes)
     cr_assert_gt(limit.rlim_cur, 256);
 }
 
+/* ---- servers -------------------------------------------------------------------------------------------- */
+
+Test(app, without_a_server_it_runs_what_shard_start_begins)
+{
+    const rondo_app app = { .shards = 2,
+                            .shard_start = start_and_stop_soon,
+                            .shard_size = sizeof(struct shard_state) };
+    cr_assert(eq(int, rondo_run(&app), 0));
+    cr_assert(eq(uint, started, 2));
+}
+
+static int contexts[2];
+static rondo_call server_ends[2];
+static atomic_uint servers_ended;
+
+static void note_server_end(rondo_call *call)
+{
+    (void)call;
+    atomic_fetch_add(&servers_ended, 1);
+}
+
+static int look_at_servers(rondo_loop *loop)
+{
+    unsigned shard = rondo_shard_index(loop);
+    rondo_server *first = rondo_server_of(loop, 0), *second = rondo_server_of(loop, 1);
+    cr_assert_not_null(first);
+    cr_assert_not_null(second);
+    cr_assert_null(rondo_server_of(loop, 2));
+    cr_assert_eq(rondo_server_context(first), &contexts[0]);
+    cr_assert_eq(rondo_server_context(second), &contexts[1]);
+    cr_assert(eq(uint, rondo_server_sockets(first, NULL, 0), 2));
+    cr_assert(eq(str, (char *)rondo_server_url(first, 1), "unix://@rondo-test-app"));
+    cr_assert_not(rondo_server_is_serving(first), "not before shard_start has returned");
+    rondo_server_wait_closed(first, &server_ends[shard], note_server_end);
+    if (shard == 1)
+        rondo_stop(loop);
+    return 0;
+}
+
+static void look_for_servers(rondo_loop *loop)
+{
+    cr_assert_null(rondo_server_of(loop, 0), "closed and gone");
+    cr_assert_null(rondo_server_of(loop, 1));
+    atomic_fetch_add(&stopped, 1);
+}
+
+Test(app, every_shard_has_its_servers)
+{
+    const char *const more[] = { "unix://@rondo-test-app", NULL };
+    const rondo_app app = {
+        .servers = { { .url = "tcp://127.0.0.1:0",
+                       .protocol = &echo,
+                       .context = &contexts[0],
+                       .more_urls = more },
+                     { .url = "tcp://127.0.0.1:0",
+                       .protocol = &echo,
+                       .context = &contexts[1],
+                       .start_later = true } },
+        .shards = 2,
+        .shard_start = look_at_servers,
+        .shard_stop = look_for_servers,
+    };
+    cr_assert(eq(int, rondo_run(&app), 0));
+    cr_assert(eq(uint, stopped, 2));
+    cr_assert(eq(uint, servers_ended, 2), "who waited was told, though nobody closed");
+}
+
+/* Connects, and hangs up. Returns 0 or a negative errno. */
+static int try_to_connect(const rondo_server *server)
+{
+    struct sockaddr_storage where;
+    socklen_t size = sizeof where;
+    int fd = -1;
+    rondo_server_sockets(server, &fd, 1);
+    getsockname(fd, (struct sockaddr *)&where, &size);
+    int client = socket(where.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int rc = connect(client, (struct sockaddr *)&where, size) < 0 ? -errno : 0;
+    close(client);
+    return rc;
+}
+
+static int start_what_starts_later(rondo_loop *loop)
+{
+    rondo_server *server = rondo_server_of(loop, 0);
+    cr_assert(eq(int, try_to_connect(server), -ECONNREFUSED));
+    cr_assert(eq(int, rondo_server_start_serving(server), 0));
+    cr_assert(rondo_server_is_serving(server));
+    cr_assert(eq(int, try_to_connect(server), 0));
+    rondo_stop(loop);
+    return 0;
+}
+
+Test(app, a_server_may_start_later)
+{
+    const rondo_app app = {
+        .servers = { { .url = "unix://@rondo-test-later", .protocol = &echo, .start_later = true } },
+        .shards = 1,
+        .shard_start = start_what_starts_later,
+    };
+    cr_assert(eq(int, rondo_run(&app), 0));
+}
+
+static int close_what_shall_not_be(rondo_loop *loop)
+{
+    rondo_server_close(rondo_server_of(loop, 0));
+    rondo_stop(loop);
+    return 0;
+}
+
+Test(app, a_server_closed_in_shard_start_never_serves)
+{
+    const rondo_app app = {
+        .servers = { { .url = "tcp://127.0.0.1:0", .protocol = &echo } },
+        .shards = 2,
+        .shard_start = close_what_shall_not_be,
+        .shard_stop = look_for_servers,
+    };
+    cr_assert(eq(int, rondo_run(&app), 0));
+    cr_assert(eq(uint, stopped, 2));
+}
+
+/* Two shards serve one socket file: closed on the first, it is still there, closed on both it is gone. */
+
+static const char *const shared_path = "/tmp/rondo-test-app-shared";
+static rondo_loop *both[2];
+static rondo_call first_call, second_call;
+
+static void close_on_second(rondo_call *call)
+{
+    rondo_server *server = rondo_server_of(both[1], 0);
+    (void)call;
+    cr_assert_null(rondo_server_of(both[1], 1));
+    cr_assert(eq(int, try_to_connect(server), 0), "this shard goes on");
+    rondo_server_close(server);
+    cr_assert(eq(int, access(shared_path, F_OK), -1));
+    rondo_stop(both[1]);
+}
+
+static void go_on_with_second(rondo_call *call)
+{
+    (void)call;
+    cr_assert(eq(int, rondo_post(both[1], &second_call, close_on_second), 0));
+}
+
+static void close_on_first(rondo_call *call)
+{
+    rondo_server *server = rondo_server_of(both[0], 0);
+    (void)call;
+    rondo_server_wait_closed(server, &server_ends[0], go_on_with_second);
+    rondo_server_close(server);
+    cr_assert(eq(int, access(shared_path, F_OK), 0));
+}
+
+static int close_one_after_the_other(rondo_loop *loop)
+{
+    both[rondo_shard_index(loop)] = loop;
+    return atomic_fetch_add(&started, 1) == 1 ? rondo_post(both[0], &first_call, close_on_first) : 0;
+}
+
+Test(app, a_socket_file_is_removed_by_the_last_shard_that_closes)
+{
+    const rondo_app app = {
+        .servers = { { .url = "unix:///tmp/rondo-test-app-shared", .protocol = &echo } },
+        .shards = 2,
+        .shard_start = close_one_after_the_other,
+    };
+    cr_assert(eq(int, rondo_run(&app), 0));
+    cr_assert(eq(int, access(shared_path, F_OK), -1));
+}
+
+/* What has begun when a shard_start fails must end in order. */
+
+static unsigned connections_made, connections_lost;
+
+static void note_made(rondo_transport *t)
+{
+    (void)t;
+    connections_made++;
+}
+
+static void note_lost(rondo_transport *t, int error)
+{
+    (void)t;
+    cr_assert(eq(int, error, -ECANCELED));
+    connections_lost++;
+}
+
+static const rondo_protocol noting = { .connection_made = note_made, .connection_lost = note_lost };
+
+static int begin_and_fail(rondo_loop *loop)
+{
+    const rondo_server_options options = { .url = "unix://@rondo-test-fails", .protocol = &echo };
+    rondo_server *server;
+    int ends[2];
+    cr_assert(eq(int, rondo_create_server(loop, &options, &server), 0));
+    rondo_server_wait_closed(server, &server_ends[0], note_server_end);
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    cr_assert(eq(int, rondo_connect_accepted_socket(loop, ends[0], &noting, NULL), 0));
+    close(ends[1]);
+    return -EXDEV;
+}
+
+Test(app, what_a_failing_shard_start_began_is_ended)
+{
+    const rondo_app app = {
+        .servers = { { .url = "tcp://127.0.0.1:0", .protocol = &echo } },
+        .shards = 1,
+        .shard_start = begin_and_fail,
+        .shard_stop = count_without_state,
+    };
+    int before = dup(STDIN_FILENO);
+    close(before);
+    cr_assert(eq(int, rondo_run(&app), -EXDEV));
+    cr_assert(eq(uint, servers_ended, 1));
+    cr_assert(eq(uint, connections_made, 1));
+    cr_assert(eq(uint, connections_lost, 1));
+    cr_assert(eq(uint, stopped, 0), "it was not started");
+    int after = dup(STDIN_FILENO);
+    close(after);
+    cr_assert(eq(int, after, before), "all descriptors are back");
+}
+
 /* ---- the command line ------------------------------------------------------------------------------------- */
 
 static rondo_app parsed;
@@ -301,6 +523,37 @@ Test(app, options_fill_the_app)
     cr_assert(eq(str, (char *)colour, "blue"));
 }
 
+Test(app, listen_replaces_all_servers_by_ones_like_the_first)
+{
+    static const char *const more[] = { "tcp://127.0.0.1:2", NULL };
+    char *argv[] = { "program", "-l", "unix:///run/x?mode=600", NULL };
+    rondo_app app = { .servers = { { .url = "tcp://127.0.0.1:1",
+                                     .protocol = &echo,
+                                     .more_urls = more,
+                                     .backlog = 3,
+                                     .context = &contexts[0] },
+                                   { .url = "tcp://127.0.0.1:3", .protocol = &noting } } };
+    cr_assert(eq(int, rondo_parse_options(&app, 3, argv, NULL), -1));
+    cr_assert(eq(str, (char *)app.servers[0].url, argv[2]));
+    cr_assert_eq(app.servers[0].protocol, &echo);
+    cr_assert_eq(app.servers[0].context, &contexts[0]);
+    cr_assert(eq(uint, app.servers[0].backlog, 3));
+    cr_assert_null(app.servers[0].more_urls);
+    cr_assert_null(app.servers[1].url);
+}
+
+Test(app, help_of_a_program_without_a_server_names_none, .init = cr_redirect_stdout)
+{
+    char *argv[] = { "program", "--help", NULL };
+    rondo_app app = { 0 };
+    cr_assert(eq(int, rondo_parse_options(&app, 2, argv, NULL), 0));
+    fflush(stdout);
+    char text[8192] = "";
+    cr_assert_gt(fread(text, 1, sizeof text - 1, cr_get_redirected_stdout()), 0);
+    cr_assert_null(strstr(text, "(null)"));
+    cr_assert_not_null(strstr(text, "unix:///path[?mode=0660]"));
+}
+
 Test(app, wrong_usage_is_said_and_is_exit_status_2)
 {
     const char *wrong[] = {
@@ -323,6 +576,9 @@ Test(app, wrong_usage_is_said_and_is_exit_status_2)
         "--engine epoll",
         "--listen 127.0.0.1:80",
         "-l tcp://h:99999",
+        "-l unix://relative",
+        "-l unix:///s?mode=8",
+        "-l fd://x",
         "--colour green",
         "--colour re",
         "--colour red|blue",

@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <net/if.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -253,7 +254,188 @@ Test(url, an_option_is_refused_by_name)
                    "there is no option 'an-option-of-more-than-32-charac': tcp has none");
 }
 
+/* Unix sockets */
+
+static struct url_address parse_unix(const char *text, int mode)
+{
+    struct url url = parse(text);
+    cr_assert(eq(int, url.scheme, URL_UNIX));
+    cr_assert(eq(int, url.mode, mode), "%s", text);
+    return url.local;
+}
+
+static void assert_path(const char *text, const char *path)
+{
+    struct url_address address = parse_unix(text, URL_NO_MODE);
+    cr_assert(eq(int, address.any.sa_family, AF_UNIX));
+    cr_assert(eq(str, address.local.sun_path, (char *)path));
+    cr_assert(eq(uint, address.size, offsetof(struct sockaddr_un, sun_path) + strlen(path) + 1));
+}
+
+Test(url, a_path_is_absolute_and_may_be_encoded)
+{
+    assert_path("unix:///run/rondo.sock", "/run/rondo.sock");
+    assert_path("unix:///", "/");
+    assert_path("unix:///a%3Fb%23c%25d%2fe", "/a?b#c%d/e");
+    assert_path("unix:///h\xc3\xb6he & tiefe:@=1", "/h\xc3\xb6he & tiefe:@=1");
+    assert_path("unix:///a%0Ab", "/a\nb");
+}
+
+Test(url, a_name_behind_an_at_sign_is_abstract)
+{
+    struct url_address address = parse_unix("unix://@a%00b/c", URL_NO_MODE);
+    cr_assert(eq(uint, address.size, offsetof(struct sockaddr_un, sun_path) + 6));
+    cr_assert(zero(int, memcmp(address.local.sun_path, "\0a\0b/c", 6)));
+    assert_refused("unix://@",
+                   "there is no name behind the '@': write unix:///run/name.sock or unix://@name");
+    assert_refused("unix://@a?mode=600", "an abstract name has no mode: whoever knows it may connect");
+}
+
+Test(url, a_mode_is_octal)
+{
+    parse_unix("unix:///s?mode=660", 0660);
+    parse_unix("unix:///s?mode=0660", 0660);
+    parse_unix("unix:///s?mode=000", 0);
+    static const char *const wrong[] = { "",    "6",    "66",    "6600", "00660", "0668", "rw-",
+                                         "u+w", "-660", "0x1ff", "660 ", "1777",  "0o66" };
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        char text[64];
+        snprintf(text, sizeof text, "unix:///s?mode=%s", wrong[i]);
+        assert_refused(
+            text, "the mode is not three octal digits, with or without a 0 before them: write mode=0660");
+    }
+    assert_refused("unix:///s?mode=660&mode=660", "the mode is there twice");
+}
+
+Test(url, what_is_no_path_is_refused)
+{
+    static const char no_path[] = "there is no path: write unix:///run/name.sock or unix://@name";
+    static const char relative[] = "the path is not absolute: write unix:///run/name.sock or unix://@name";
+    static const char digits[] =
+        "a '%' in a path is followed by two hexadecimal digits: %25 is the '%' itself";
+    assert_refused("unix://", no_path);
+    assert_refused("unix://?mode=660", no_path);
+    assert_refused("unix://run/s", relative);
+    assert_refused("unix://./s", relative);
+    assert_refused("unix://%2Frun", relative);
+    assert_refused("unix:///a%", digits);
+    assert_refused("unix:///a%2", digits);
+    assert_refused("unix:///a%2g", digits);
+    assert_refused("unix:///a%?mode=600", digits);
+    assert_refused("unix:///a%00", "there can't be a NUL in a path");
+    assert_refused("unix:///a\nb", "byte 0x0a can't stand in a path as it is: write %0A");
+    assert_refused("unix:///a\x7f", "byte 0x7f can't stand in a path as it is: write %7F");
+    assert_refused("unix:///a#b", "nothing may follow the path");
+    assert_refused("unix:///a?", "nothing may follow the path");
+    assert_refused("unix:///a?mode=660#b", "nothing may follow the mode");
+    assert_refused("unix:///a?mode=660&", "nothing may follow the mode");
+    assert_refused("unix:///a?mode", "there is no option 'mode': unix has mode");
+    assert_refused("unix:///a?backlog=3", "there is no option 'backlog': unix has mode");
+    assert_refused("unix:///a?mode=660&backlog=3", "there is no option 'backlog': unix has mode");
+}
+
+Test(url, a_path_and_a_name_have_up_to_107_bytes)
+{
+    char text[256] = "unix:///", name[256] = "unix://@";
+    memset(text + 8, 'p', 106);
+    memset(name + 8, 'n', 107);
+    cr_assert(eq(sz, strlen(parse_unix(text, URL_NO_MODE).local.sun_path), 107));
+    cr_assert(eq(uint, parse_unix(name, URL_NO_MODE).size, sizeof(struct sockaddr_un)));
+    strcat(text, "%41");
+    strcat(name, "n");
+    assert_refused(text, "the path is longer than 107 bytes");
+    assert_refused(name, "the name behind the '@' is longer than 107 bytes");
+}
+
+static void assert_unix_round_trip(const char *text, const char *expected)
+{
+    char formatted[URL_TEXT_BYTES];
+    struct url url = parse(text);
+    struct url_addresses addresses;
+    char why[URL_WHY_BYTES];
+    cr_assert(zero(int, url_resolve(&url, &addresses, why)));
+    cr_assert(eq(uint, addresses.count, 1));
+    url_format_address(&addresses.at[0], formatted);
+    cr_assert(eq(str, formatted, (char *)expected), "%s", text);
+}
+
+Test(url, unix_addresses_go_round)
+{
+    assert_unix_round_trip("unix:///run/s.sock?mode=660", "unix:///run/s.sock");
+    assert_unix_round_trip("unix:///a%3fb%23%25%0a%20~", "unix:///a%3Fb%23%25%0A%20~");
+    assert_unix_round_trip("unix:///h\xc3\xb6he", "unix:///h%C3%B6he");
+    assert_unix_round_trip("unix://@name", "unix://@name");
+    assert_unix_round_trip("unix://@a%00@/", "unix://@a%00@/");
+}
+
+Test(url, the_longest_unix_address_fits)
+{
+    char text[512] = "unix://@", formatted[URL_TEXT_BYTES];
+    for (unsigned i = 0; i < 107; i++)
+        strcat(text, "%FF");
+    struct url_address address = parse_unix(text, URL_NO_MODE);
+    url_format_address(&address, formatted);
+    cr_assert(eq(str, formatted, text));
+}
+
+/* What getsockname gives, too: a path without its NUL, and nothing. */
+Test(url, an_unusual_unix_address_is_written)
+{
+    char text[URL_TEXT_BYTES];
+    struct url_address address = { .size = offsetof(struct sockaddr_un, sun_path) + 2 };
+    address.local = (struct sockaddr_un){ .sun_family = AF_UNIX, .sun_path = "/s-and-more" };
+    url_format_address(&address, text);
+    cr_assert(eq(str, text, "unix:///s"));
+    address.size = offsetof(struct sockaddr_un, sun_path);
+    url_format_address(&address, text);
+    cr_assert(eq(str, text, "unix://"));
+}
+
+/* Descriptors */
+
+Test(url, a_descriptor_is_a_number)
+{
+    cr_assert(eq(int, parse("fd://3").scheme, URL_FD));
+    cr_assert(eq(int, parse("fd://3").fd, 3));
+    cr_assert(eq(int, parse("fd://0").fd, 0));
+    cr_assert(eq(int, parse("fd://1048576").fd, 1048576));
+    static const char *const wrong[] = { "fd://",   "fd://x",        "fd://-1", "fd://3x",
+                                         "fd:// 3", "fd://99999999", "fd://?a" };
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
+        assert_refused(wrong[i], "the descriptor is not a decimal number: write fd://3");
+    assert_refused("fd://3/", "nothing may follow the descriptor");
+    assert_refused("fd://3?mode=660", "there is no option 'mode': fd has none");
+
+    struct url url = parse("fd://3");
+    struct url_addresses addresses;
+    char why[URL_WHY_BYTES];
+    cr_assert(eq(int, url_resolve(&url, &addresses, why), -EINVAL));
+    cr_assert(eq(str, why, "a descriptor is no address: fd:// is for who listens"));
+}
+
 /* Addresses */
+
+Test(url, what_needs_no_looking_up_is_resolved_at_once)
+{
+    struct url_addresses addresses;
+    char why[URL_WHY_BYTES] = "";
+    struct url url = parse("tcp://LOCALHOST:7");
+    cr_assert(zero(int, url_resolve_now(&url, &addresses, why)));
+    cr_assert(eq(uint, addresses.count, 2));
+    cr_assert(eq(uint, ntohs(*url_port_of(&addresses.at[0])), 7));
+    cr_assert(eq(uint, ntohs(*url_port_of(&addresses.at[1])), 7));
+    url = parse("tcp://[::1]:7");
+    cr_assert(zero(int, url_resolve_now(&url, &addresses, why)));
+    cr_assert(eq(uint, addresses.count, 1));
+    url = parse("unix:///s");
+    cr_assert(zero(int, url_resolve_now(&url, &addresses, why)));
+    cr_assert(eq(uint, addresses.count, 1));
+    cr_assert(eq(ptr, url_port_of(&addresses.at[0]), NULL));
+    url = parse("tcp://a.example:7");
+    cr_assert(eq(int, url_resolve_now(&url, &addresses, why), -EINVAL));
+    cr_assert(
+        eq(str, why, "a.example is a name, and looking it up would hold up the shard: write its address"));
+}
 
 static struct url_addresses resolve(const char *text)
 {
