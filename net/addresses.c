@@ -348,6 +348,8 @@ static int open_place(struct addresses *addresses, const struct place *place, bo
     address->kind = place->fd >= 0               ? ADDRESS_ADOPTED
                     : address->family == AF_UNIX ? ADDRESS_UNIX
                                                  : ADDRESS_TCP;
+    address->is_shared =
+        address->kind == ADDRESS_ADOPTED || (address->kind == ADDRESS_UNIX && terms->shards > 1);
     address->fds = memory_alloc(terms->shards * sizeof *address->fds);
     if (address->fds == NULL)
         return complain(place->text, -ENOMEM, "no memory");
@@ -431,11 +433,6 @@ int address_listen(const struct address *address, int fd, unsigned backlog)
     if (address->kind == ADDRESS_ADOPTED)
         return 0; /* it does, with the backlog of who made it */
     return listen(fd, (int)backlog) < 0 ? -errno : 0;
-}
-
-bool address_is_shared(const struct address *address)
-{
-    return address->kind != ADDRESS_TCP;
 }
 
 /* The file first: so that a server that follows can have it as soon as this one refuses. */

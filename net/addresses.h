@@ -24,6 +24,7 @@ enum address_kind { ADDRESS_TCP, ADDRESS_UNIX, ADDRESS_ADOPTED };
 struct address {
     enum address_kind kind;
     int family;
+    bool is_shared;           /* others may accept from the same queue */
     char url[URL_TEXT_BYTES]; /* with the real port */
     struct unix_path path;    /* ADDRESS_UNIX */
     atomic_uint open;         /* its sockets that are not closed yet */
@@ -60,9 +61,6 @@ int address_take(struct address *address, unsigned shard);
 
 /* Let a socket listen. Returns 0 or a negative errno. */
 int address_listen(const struct address *address, int fd, unsigned backlog);
-
-/* Is the queue of this socket another one's, too? */
-bool address_is_shared(const struct address *address);
 
 /* All shards drain: from now on nobody connects any more to this ADDRESS_UNIX, whose queue stays. Idempotent. */
 void address_make_deaf(struct address *address, int fd);

@@ -33,7 +33,7 @@ static void accept_arm(struct listener *listener)
 {
     struct engine *engine = loop_of(listener)->engine;
     listener->accept.done = accept_done;
-    if (address_is_shared(listener->address))
+    if (listener->address->is_shared)
         engine_accept_one(engine, &listener->accept, listener->fd);
     else
         engine_accept(engine, &listener->accept, listener->fd);
@@ -191,9 +191,11 @@ static void accept_ended(struct listener *listener, int result)
             return;
         }
         listener->state = LISTENER_BACKING_OFF;
+        if (address_is_deaf(listener->address))
+            return;            /* another shard has begun to drain: so shall we, in a moment */
         if (result == -EAGAIN) /* adopted without blocking, which some kernels take literally */
             set_timer(listener, BACK_OFF_MIN_MS);
-        else if (!address_is_deaf(listener->address)) /* else another shard has begun to drain: so shall we */
+        else
             back_off(listener, result);
         return;
     case LISTENER_DRAINING:

@@ -73,7 +73,8 @@ static int set_mode(struct unix_path *path, int mode)
     atomic_store(&path->is_ours, true);
     path->device = file.st_dev;
     path->inode = file.st_ino;
-    return mode != URL_NO_MODE && chmod(path->path, (mode_t)mode) < 0 ? -errno : 0;
+    bool is_right = mode == URL_NO_MODE || (file.st_mode & 0777) == (mode_t)mode;
+    return !is_right && chmod(path->path, (mode_t)mode) < 0 ? -errno : 0;
 }
 
 int unix_path_bind(struct unix_path *path, int fd, const struct url_address *address, int mode,

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -102,6 +103,7 @@ static void close_world(void)
         transport_cancel(rondo_container_of(link, rondo_transport, in_service));
     while (world.loop.users > 0)
         cr_assert_eq(loop_turn(&world.loop, ENGINE_FOREVER), 0);
+    cr_assert(eq(u64, timers_next_ms(&world.loop.timers), UINT64_MAX), "no timer is left");
     cr_assert(eq(uint, made, lost), "each connection that was made is lost");
     cr_assert(eq(uint, count_descriptors(), descriptors_before), "no descriptor is left");
     world_close(&world);
@@ -846,6 +848,23 @@ Test(server, a_socket_file_has_the_mode_that_was_asked_for, IN_A_WORLD)
     }
 }
 
+/* Made with the rights it shall have, it is not changed afterwards. */
+Test(server, a_socket_file_has_no_moment_of_more_rights, IN_A_WORLD)
+{
+    char events[1024];
+    int watch = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+    cr_assert_geq(inotify_add_watch(watch, folder, IN_CREATE | IN_ATTRIB), 0);
+    mode_t before = umask(0);
+    serve(path_url("?mode=0600"));
+    umask(before);
+    ssize_t size = read(watch, events, sizeof events);
+    const struct inotify_event *first = (const struct inotify_event *)events;
+    cr_assert_geq(size, (ssize_t)sizeof *first);
+    cr_assert(eq(uint, first->mask, IN_CREATE));
+    cr_assert(eq(int, (int)(sizeof *first + first->len), (int)size), "nothing else happened to it");
+    close(watch);
+}
+
 static int listening_at_path(bool listens)
 {
     struct sockaddr_un name = { .sun_family = AF_UNIX };
@@ -964,6 +983,34 @@ Test(server, a_unix_server_that_drains_serves_its_queue_and_refuses_others, IN_A
     }
 }
 
+static bool is_backing_off(void)
+{
+    return server->listeners[0].state == LISTENER_BACKING_OFF;
+}
+
+/* As the first of several shards does. The others are told to drain a little later. */
+Test(server, a_unix_server_waits_quietly_when_another_shard_drains, IN_A_WORLD)
+{
+    const rondo_server_options options = { .url = "unix://@rondo-test-deaf",
+                                           .protocol = &echo,
+                                           .start_later = true };
+    cr_assert(eq(int, create(&options), 0));
+    struct listener *listener = &server->listeners[0];
+    listener->address->is_shared = true;
+    cr_assert(eq(int, rondo_server_start_serving(server), 0));
+    turn();
+    address_make_deaf(listener->address, listener->fd);
+    while (!is_backing_off())
+        loop_turn(&world.loop, 1000 * 1000);
+    cr_assert_not(listener->short_of_resources, "it doesn't complain");
+    uint64_t completions = world.loop.engine->counters.completions;
+    loop_turn(&world.loop, 20 * 1000 * 1000);
+    cr_assert(eq(u64, world.loop.engine->counters.completions, completions), "nor does it spin");
+    drain();
+    turn();
+    cr_assert(list_is_empty(&world.service.servers));
+}
+
 /* Leaves room for `free` more descriptors. */
 static struct rlimit leave_descriptors(int free)
 {
@@ -1008,6 +1055,23 @@ Test(server, a_unix_server_without_descriptors_drains_its_queue_as_they_come_bac
         close(fds[i]);
     turn();
     cr_assert(eq(uint, made, 3));
+}
+
+Test(server, is_closed_while_it_waits_for_descriptors, IN_A_WORLD)
+{
+    rondo_call call = { 0 };
+    serve("tcp://127.0.0.1:0");
+    turn();
+    struct rlimit before = leave_descriptors(0);
+    engine_cancel(world.loop.engine, &server->listeners[0].accept);
+    while (!is_backing_off())
+        loop_turn(&world.loop, 1000 * 1000);
+    rondo_server_wait_closed(server, &call, note_end);
+    rondo_server_close(server);
+    turn();
+    cr_assert(eq(uint, ends, 1));
+    loop_turn(&world.loop, 20 * 1000 * 1000); /* longer than it would have waited */
+    setrlimit(RLIMIT_NOFILE, &before);
 }
 
 /* ---- adopted sockets --------------------------------------------------------------------------------------------- */
@@ -1065,7 +1129,14 @@ Test(server, a_listening_unix_socket_is_adopted_and_its_file_stays, IN_A_WORLD)
     int given = listening_at_path(true);
     struct name name = name_of(given);
     fcntl(given, F_SETFL, O_NONBLOCK);
+    world.app.backlog = 100;
     cr_assert(eq(int, adopt(given), 0));
+    int first = client_of(name), second = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    cr_assert_eq(connect(second, (struct sockaddr *)&name.at, name.size), -1);
+    cr_assert(eq(int, errno, EAGAIN), "its backlog is still 0");
+    is_served(first);
+    close(first);
+    close(second);
     cr_assert(eq(str, (char *)rondo_server_url(server, 0), (char *)path_url("")));
     int client = client_of(name);
     is_served(client);
@@ -1112,6 +1183,24 @@ Test(server, an_adopted_socket_that_drains_is_left_as_it_was, IN_A_WORLD)
     }
     cr_assert(eq(uint, made, 40));
     cr_assert(eq(int, unlink(path()), 0));
+}
+
+Test(server, an_adopted_socket_may_be_closed_while_it_drains, IN_A_WORLD)
+{
+    int given = listening_tcp(), fds[3];
+    cr_assert(eq(int, adopt(given), 0));
+    turn();
+    for (unsigned i = 0; i < 3; i++)
+        fds[i] = client_of(name_of(given));
+    on_made = close_server_of;
+    drain();
+    turn();
+    cr_assert(eq(uint, made, 1));
+    for (unsigned i = 0; i < 3; i++)
+        close(fds[i]);
+    while (!list_is_empty(&world.service.servers))
+        loop_turn(&world.loop, 1000 * 1000);
+    close(given);
 }
 
 Test(server, what_does_not_listen_is_not_adopted, IN_A_WORLD)
