@@ -3,6 +3,7 @@
  * the protocol's own, in the same block. */
 #include <rondo/line.h>
 
+#include <errno.h>
 #include <stdint.h>
 
 #include <rondo/log.h>
@@ -69,13 +70,14 @@ static void too_long(rondo_transport *t, const rondo_line_protocol *table, rondo
 static void no_memory(rondo_transport *t, const rondo_line_protocol *table)
 {
     const char *name = table->protocol.name != NULL ? table->protocol.name : "a line protocol";
-    rondo_log(RONDO_LOG_ERROR, "%s: no memory for a line, its connection is aborted", name);
-    rondo_abort(t);
+    rondo_log(RONDO_LOG_ERROR, "%s: no memory for a line: connection ended", name);
+    transport_fail(t, -ENOMEM);
 }
 
 void rondo__line_data_received(rondo_transport *t, rondo_bytes data)
 {
     const rondo_line_protocol *table = table_of(t);
+    const void *self = rondo_self(t);
     struct receiver *receiver = receiver_of(t);
     struct line_rules rules = rules_of(table);
     enum line_result result;
@@ -89,7 +91,8 @@ void rondo__line_data_received(rondo_transport *t, rondo_bytes data)
         else
             no_memory(t, table);
 
-        bool replaced = rondo_get_protocol(t) != &table->protocol; /* what follows is the new one's */
+        bool replaced =
+            rondo_self(t) != self; /* what follows is the new one's, also if it has the same table */
         if (replaced || !transport_may_deliver(t)) {
             line_parser_drop_line(&receiver->parser); /* it may take long until the next line */
             if (!rondo_is_closing(t))

@@ -268,6 +268,24 @@ Test(line, no_line_comes_after_abort)
     over();
 }
 
+static void begin_anew(rondo_transport *t, rondo_bytes line)
+{
+    (void)line;
+    cr_assert(eq(int, rondo_set_protocol(t, &plain.protocol), 0));
+}
+
+Test(line, a_table_set_again_is_a_new_receiver)
+{
+    given(&plain);
+    when_received = begin_anew;
+    feed("one\ntwo\nthr");
+    cr_assert(eq(str, calls, "<one><two>"));
+    feed("ee\n");
+    cr_assert(eq(str, calls, "<one><two><three>"), "what the old one had begun is not lost");
+    cr_assert(eq(uint, ((struct state *)rondo_self(transport))->lines, 0), "each line came to a new one");
+    over();
+}
+
 static char answer[20000];
 
 static void answer_at_length(rondo_transport *t, rondo_bytes line)
