@@ -167,6 +167,7 @@ static void queued(rondo_transport *t, bool has_memory)
         return;
     }
     rondo_log(RONDO_LOG_ERROR, "%s: no memory for bytes to be sent: connection ended", transport_name(t));
+    t->reset = true; /* else the peer would not know that bytes are missing */
     transport_fail(t, -ENOMEM);
 }
 
