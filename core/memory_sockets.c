@@ -6,10 +6,9 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <netinet/in.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#include "core/memory.h"
 
 #define FIRST_FD (1 << 28) /* above all that the system gives */
 
@@ -20,7 +19,7 @@ static bool make_place(struct memory_sockets *sockets)
     if (sockets->count < sockets->capacity)
         return true;
     unsigned capacity = sockets->capacity == 0 ? 8 : 2 * sockets->capacity;
-    struct memory_socket **more = memory_resize(sockets->sockets, capacity * sizeof *more);
+    struct memory_socket **more = realloc(sockets->sockets, capacity * sizeof *more);
     if (more == NULL)
         return false;
     sockets->sockets = more;
@@ -30,7 +29,7 @@ static bool make_place(struct memory_sockets *sockets)
 
 struct memory_socket *memory_socket_new(struct memory_sockets *sockets, int family)
 {
-    struct memory_socket *s = make_place(sockets) ? memory_new(sizeof *s) : NULL;
+    struct memory_socket *s = make_place(sockets) ? calloc(1, sizeof *s) : NULL;
     if (s == NULL)
         return NULL;
     s->fd = FIRST_FD + (int)sockets->count;
@@ -61,7 +60,7 @@ static void close_passed(struct memory_socket *s, struct passed *passed)
     for (unsigned i = 0; i < passed->count; i++)
         close(passed->fds[i]);
     s->passed = passed->next;
-    memory_free(passed);
+    free(passed);
 }
 
 void memory_socket_drop_unread(struct memory_socket *s)
@@ -76,8 +75,8 @@ static void free_socket(struct memory_sockets *sockets, struct memory_socket *s)
 {
     memory_socket_drop_unread(s);
     sockets->sockets[s->fd - FIRST_FD] = NULL;
-    memory_free(s->arrived);
-    memory_free(s);
+    free(s->arrived);
+    free(s);
 }
 
 void memory_sockets_free(struct memory_sockets *sockets)
@@ -86,7 +85,7 @@ void memory_sockets_free(struct memory_sockets *sockets)
         if (sockets->sockets[i] != NULL)
             free_socket(sockets, sockets->sockets[i]);
     }
-    memory_free(sockets->sockets);
+    free(sockets->sockets);
 }
 
 /* ---- sending -------------------------------------------------------------------------------------------- */
@@ -112,7 +111,7 @@ static bool make_room(struct memory_socket *s, size_t size)
     if (s->size + size <= s->capacity)
         return true;
     size_t capacity = 2 * (s->size + size);
-    char *more = memory_resize(s->arrived, capacity);
+    char *more = realloc(s->arrived, capacity);
     if (more == NULL)
         return false;
     s->arrived = more;
@@ -122,7 +121,7 @@ static bool make_room(struct memory_socket *s, size_t size)
 
 static int pass(struct memory_socket *to, const int *fds, unsigned count)
 {
-    struct passed *passed = memory_new(sizeof *passed + count * sizeof *fds);
+    struct passed *passed = calloc(1, sizeof *passed + count * sizeof *fds);
     if (passed == NULL)
         return -ENOBUFS;
     struct passed **last = &to->passed;

@@ -4,12 +4,12 @@
 #include <limits.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "core/list.h"
-#include "core/memory.h"
 
 #define BEGINNING_NS      UINT64_C(1000000000000)
 #define MULTISHOT_BUFFERS 8 /* as in core/uring.c */
@@ -208,7 +208,7 @@ static struct request *new_request(struct simulated *s, enum request_kind kind, 
     struct rondo_link *link = list_pop(&s->unused);
     struct request *request = link != NULL ? rondo_container_of(link, struct request, link) : NULL;
     if (request == NULL)
-        request = memory_alloc(sizeof *request);
+        request = malloc(sizeof *request);
     assert(request != NULL); /* tests' only */
     memset(request, 0, offsetof(struct request, slices));
     request->op = op;
@@ -225,7 +225,7 @@ static struct request *new_request(struct simulated *s, enum request_kind kind, 
 
 static void free_request(struct simulated *s, struct request *request)
 {
-    memory_free(request->copy);
+    free(request->copy);
     request->copy = NULL;
     list_push(&s->unused, &request->link);
 }
@@ -281,7 +281,7 @@ static struct request *issue(struct simulated *s, enum request_kind kind, struct
 static void spoil(struct request *request, rondo_buffer memory)
 {
     request->memory = memory;
-    request->copy = memory_alloc(memory.size);
+    request->copy = malloc(memory.size);
     assert(request->copy != NULL || memory.size == 0);
     memcpy(request->copy, memory.data, memory.size);
     memset(memory.data, SPOILT, memory.size);
@@ -305,7 +305,7 @@ static void keep_copy(struct request *request, const struct iovec *slices, size_
     size_t total = 0;
     for (size_t i = 0; i < count; i++)
         total += slices[i].iov_len;
-    request->copy = memory_alloc(total);
+    request->copy = malloc(total);
     assert(request->copy != NULL);
     for (size_t i = 0; i < count; i++) {
         memcpy(request->copy + request->copy_bytes, slices[i].iov_base, slices[i].iov_len);
@@ -407,7 +407,7 @@ static struct happened *happened(struct simulated *s, struct request *request, i
 {
     if (s->happened_count == s->happened_max) {
         s->happened_max = s->happened_max == 0 ? 64 : 2 * s->happened_max;
-        s->happened = memory_resize(s->happened, s->happened_max * sizeof *s->happened);
+        s->happened = realloc(s->happened, s->happened_max * sizeof *s->happened);
         assert(s->happened != NULL);
     }
     struct happened *what = &s->happened[s->happened_count++];
@@ -430,7 +430,7 @@ static char *bytes_for(struct simulated *s, size_t size)
 {
     if (s->bytes_used + size > s->bytes_max) {
         s->bytes_max = 2 * (s->bytes_used + size);
-        s->bytes = memory_resize(s->bytes, s->bytes_max);
+        s->bytes = realloc(s->bytes, s->bytes_max);
         assert(s->bytes != NULL);
     }
     return s->bytes + s->bytes_used;
@@ -931,13 +931,13 @@ static void free_all(struct simulated *s)
          (link = list_pop(&s->submitted)) != NULL;) /* cancellations that came too late */
         free_request(s, rondo_container_of(link, struct request, link));
     for (struct rondo_link *link; (link = list_pop(&s->unused)) != NULL;)
-        memory_free(rondo_container_of(link, struct request, link));
+        free(rondo_container_of(link, struct request, link));
     memory_sockets_free(&s->sockets);
     buffers_close(&s->engine.buffers);
-    memory_free(s->happened);
-    memory_free(s->bytes);
-    memory_free(s->free_buffers);
-    memory_free(s);
+    free(s->happened);
+    free(s->bytes);
+    free(s->free_buffers);
+    free(s);
 }
 
 static void simulated_close(struct engine *engine)
@@ -967,14 +967,14 @@ static const struct engine_ops simulated_ops = {
 struct engine *simulated_open(const struct engine_size *size, int wake_fd, int *error,
                               char why[ENGINE_WHY_BYTES])
 {
-    struct simulated *s = memory_new(sizeof *s);
+    struct simulated *s = calloc(1, sizeof *s);
     if (s != NULL) {
         list_init(&s->submitted);
         list_init(&s->pending);
         list_init(&s->unused);
         list_init(&s->starved);
         list_init(&s->cancelled);
-        s->free_buffers = memory_alloc(size->buffers * sizeof *s->free_buffers);
+        s->free_buffers = malloc(size->buffers * sizeof *s->free_buffers);
     }
     if (s == NULL || s->free_buffers == NULL ||
         buffers_open(&s->engine.buffers, size->buffers, size->buffer_bytes) < 0) {

@@ -7,6 +7,8 @@
  * be the same at the completion as when they were handed over. Who breaks such a rule is reported by
  * simulated_violation.
  *
+ * It takes its own memory from the C library, so that a test can make the shard's run out (core/memory.h).
+ *
  * Open one by engine_open("simulated", …). Thread: the engine's. */
 #ifndef RONDO_CORE_SIMULATED_H
 #define RONDO_CORE_SIMULATED_H

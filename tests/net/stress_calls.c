@@ -46,6 +46,7 @@ enum {
     DEPTH_MAX = 3,
     PASSED_MAX = 64,
     KINDS_OF_FD = 3,
+    LINE_MAX_BYTES = 150,
 };
 
 /* One connection, as it should be. */
@@ -64,6 +65,7 @@ struct connection {
     bool refused;       /* get_buffer gave none */
     bool broke_quietly; /* the peer broke while nothing was being sent, and nothing was lost */
     size_t written_at_break;
+    const rondo_protocol *protocol_at_break;
     bool takes_descriptors; /* those from in_passed_then on */
     unsigned in_passed_then;
     uint64_t taken_at_pause; /* from the socket; UINT64_MAX: reading was not paused yet at the last rest */
@@ -114,6 +116,8 @@ static struct {
     unsigned depth;
     int budget; /* of calls in callbacks */
     bool stopping, aborting;
+    bool memory_is_short, has_lines;
+    unsigned failures;  /* of allocations */
     const char *broken; /* the rule */
 } run;
 
@@ -178,6 +182,43 @@ static void broken(const struct connection *c, const char *rule)
             broken(c, rule);                                                                                 \
     } while (0)
 
+/* ---- memory --------------------------------------------------------------------------------------------- */
+
+/* The linker puts these in the way (see tests/CMakeLists.txt). */
+void *__real_memory_new(size_t size);
+void *__real_memory_alloc(size_t size);
+void *__real_memory_resize(void *memory, size_t size);
+void *__wrap_memory_new(size_t size);
+void *__wrap_memory_alloc(size_t size);
+void *__wrap_memory_resize(void *memory, size_t size);
+
+/* Whoever needs it may fail. */
+static bool memory_is_out(void)
+{
+    if (!run.memory_is_short || !one_in(30))
+        return false;
+    say("(no memory)");
+    run.failures++;
+    for (unsigned i = 0; i < run.count; i++)
+        run.connections[i].shaken = run.connections[i].refused = true;
+    return true;
+}
+
+void *__wrap_memory_new(size_t size)
+{
+    return memory_is_out() ? NULL : __real_memory_new(size);
+}
+
+void *__wrap_memory_alloc(size_t size)
+{
+    return memory_is_out() ? NULL : __real_memory_alloc(size);
+}
+
+void *__wrap_memory_resize(void *memory, size_t size)
+{
+    return memory_is_out() ? NULL : __real_memory_resize(memory, size);
+}
+
 /* ---- rules that hold at any time ------------------------------------------------------------------------ */
 
 static void check_output(struct connection *c)
@@ -227,6 +268,15 @@ static void check_output_end(struct connection *c)
     expect(c, whole, "an EOF in order comes behind all that was written");
 }
 
+static bool takes_lines(const struct connection *c);
+
+/* Lines are delivered when they are whole. */
+static bool all_is_delivered(const struct connection *c)
+{
+    return c->received == c->fed ||
+           (takes_lines(c) && memchr(c->in + c->received, '\n', c->fed - c->received) == NULL);
+}
+
 static void check_state(struct connection *c)
 {
     if (c->t == NULL || c->lost)
@@ -234,7 +284,7 @@ static void check_state(struct connection *c)
     bool closing = rondo_is_closing(c->t);
     if (closing && !c->closing) {
         expect(c, c->shaken || (c->sent_eof && c->eof_closes), "nothing closes by itself");
-        expect(c, c->shaken || c->deaf || c->received == c->fed, "the EOF closes behind all that was sent");
+        expect(c, c->shaken || c->deaf || all_is_delivered(c), "the EOF closes behind all that was sent");
     }
     expect(c, closing || !c->closing, "closing is for good");
     c->closing = closing;
@@ -393,6 +443,28 @@ static void data_received_in_part(rondo_transport *t, rondo_bytes data)
     run.depth--;
 }
 
+static void line_received(rondo_transport *t, rondo_bytes line)
+{
+    struct connection *c = called(t, "line_received");
+    say("   %zu bytes", line.size);
+    if (line.size > 0)
+        take(c, line.data, line.size);
+    take(c, "\n", 1);
+    c->slice = line.data;
+    c->slice_size = line.size;
+    go_on(c);
+    c->slice = NULL;
+}
+
+static void line_length_exceeded(rondo_transport *t, rondo_bytes line)
+{
+    struct connection *c = called(t, "line_length_exceeded");
+    expect(c, line.size == LINE_MAX_BYTES + 1, "of a line too long the beginning is told");
+    expect_reading(c);
+    c->deaf = true; /* the rest goes by */
+    go_on(c);
+}
+
 static rondo_buffer give(struct connection *c, char *memory, size_t size)
 {
     expect(c, !c->paused && !c->closing, "no memory is asked for while nothing may be delivered");
@@ -436,7 +508,7 @@ static bool eof_received(rondo_transport *t)
     struct connection *c = called(t, "eof_received");
     expect_reading(c);
     expect(c, c->sent_eof, "an EOF was sent");
-    expect(c, c->deaf || c->received == c->fed, "the EOF comes behind all that was sent");
+    expect(c, c->deaf || all_is_delivered(c), "the EOF comes behind all that was sent");
     c->told_eof = true;
     bool stays = one_in(2);
     go_on(c);
@@ -495,9 +567,9 @@ static void file_descriptor_received(rondo_transport *t, int fd)
 /* The error was told by a receive: a send would have needed something to send. */
 static bool breaks_by_receive(const struct connection *c)
 {
-    return c->broke_quietly && c->written == c->written_at_break && !c->ended && !c->write_eof &&
-           !c->drained && !c->refused && !c->out_is_cut && !c->deaf && run.settings.idle_timeout_ms == 0 &&
-           !run.aborting;
+    return c->broke_quietly && c->written == c->written_at_break && c->protocol == c->protocol_at_break &&
+           !c->ended && !c->write_eof && !c->drained && !c->refused && !c->out_is_cut && !c->deaf &&
+           run.settings.idle_timeout_ms == 0 && !run.aborting;
 }
 
 static void connection_lost(rondo_transport *t, int error)
@@ -510,7 +582,7 @@ static void connection_lost(rondo_transport *t, int error)
     expect(c, error != 0 || c->ended || c->drained || (c->sent_eof && c->eof_closes),
            "no end in order without a cause");
     expect(c, rondo_is_closing(t), "who is lost is closing");
-    expect(c, !breaks_by_receive(c) || (c->received == c->fed && !c->paused),
+    expect(c, !breaks_by_receive(c) || (all_is_delivered(c) && !c->paused),
            "an error comes behind what was sent before");
     bool in_order = error == 0 && !c->aborted && !c->shaken;
     expect(c, !in_order || c->peer->read + c->peer->size == c->written,
@@ -562,10 +634,29 @@ static const rondo_protocol protocols[] = {
     { .name = "deaf", OF_ALL },
 };
 
+static const rondo_line_protocol lines = {
+    RONDO_LINE_RECEIVER("lines", sizeof(struct self)),
+    .protocol.connection_made = connection_made,
+    .protocol.connection_lost = connection_lost,
+    .protocol.eof_received = eof_received,
+    .protocol.pause_writing = pause_writing,
+    .protocol.resume_writing = resume_writing,
+    .line_received = line_received,
+    .line_length_exceeded = line_length_exceeded,
+    .max_length = LINE_MAX_BYTES,
+};
+
+static bool takes_lines(const struct connection *c)
+{
+    return c->protocol == &lines.protocol;
+}
+
 enum { PROTOCOLS = sizeof protocols / sizeof *protocols };
 
 static const rondo_protocol *some_protocol(void)
 {
+    if (run.has_lines && one_in(4))
+        return &lines.protocol;
     return &protocols[below(one_in(8) ? PROTOCOLS : PROTOCOLS - 1)];
 }
 
@@ -697,6 +788,25 @@ static void call_writelines(struct connection *c)
     check_high_water(c);
 }
 
+static void call_send_line(struct connection *c)
+{
+    char own[100];
+    bool is_static;
+    rondo_bytes line = some_bytes(c, own, sizeof own, &is_static);
+    if (!takes_lines(c) || room_to_write(c) < line.size + 1)
+        return;
+    say("%u send_line %zu", c->index, line.size);
+    if (takes_bytes(c)) {
+        note_written(c, line.data, line.size);
+        note_written(c, "\n", 1);
+    }
+    enter_call(c);
+    rondo_send_line(c->t, line);
+    leave_call();
+    memset(own, 0x5a, sizeof own);
+    check_high_water(c);
+}
+
 static void call_write_eof(struct connection *c)
 {
     say("%u write_eof", c->index);
@@ -798,10 +908,15 @@ static void call_set_protocol(struct connection *c)
     say("%u set_protocol %s", c->index, protocol->name);
     rondo_timer_cancel(&before->timer);
     rondo_call_cancel(&before->call);
+    unsigned failures = run.failures;
     enter_call(c);
     int rc = rondo_set_protocol(c->t, protocol);
     leave_call();
-    expect(c, rc == (c->lost ? -ENOTCONN : 0), "a protocol can be set until the connection is lost");
+    expect(c,
+           rc == (c->lost                   ? -ENOTCONN
+                  : run.failures > failures ? -ENOMEM
+                                            : 0),
+           "a protocol can be set until the connection is lost");
     if (rc < 0)
         return;
     if (c->protocol->pause_writing != NULL && protocol->pause_writing == NULL && c->told_pause) {
@@ -843,16 +958,20 @@ static void call_sendfile(struct connection *c)
     int wanted = !takes_bytes(c) ? -EPIPE : count == 0 || fd == no_file || descriptor_waits(c) ? -EINVAL : 0;
     say("%u sendfile %" PRIu64 " %" PRIu64 "%s%s", c->index, offset, count, told ? ", told" : "",
         readable ? "" : ", not readable");
-    if (wanted == 0 && readable)
-        note_written(c, file_bytes + (offset < FILE_BYTES ? offset : 0), size);
-    if (wanted == 0 && told)
-        c->files[c->files_count++] = readable ? (int64_t)size : -EBADF;
-    if (wanted == 0 && !readable && !told)
-        c->shaken = c->out_is_cut = true; /* it will end */
+    unsigned failures = run.failures;
     enter_call(c);
     int rc = rondo_sendfile(c->t, fd, offset, count, told ? file_sent : NULL);
     leave_call();
-    expect(c, rc == wanted, "sendfile refuses what it must, and nothing else");
+    expect(c, rc == (run.failures > failures ? -ENOMEM : wanted),
+           "sendfile refuses what it must, and nothing else");
+    if (rc < 0)
+        return;
+    if (readable)
+        note_written(c, file_bytes + (offset < FILE_BYTES ? offset : 0), size);
+    if (told)
+        c->files[c->files_count++] = readable ? (int64_t)size : -EBADF;
+    else if (!readable)
+        c->shaken = c->out_is_cut = true; /* it will end */
 }
 
 static void call_send_descriptor(struct connection *c)
@@ -861,14 +980,12 @@ static void call_send_descriptor(struct connection *c)
         return;
     bool accepted = takes_bytes(c);
     say("%u send_file_descriptor", c->index);
+    unsigned failures = run.failures;
     enter_call(c);
     int rc = rondo_send_file_descriptor(c->t, files[c->out_passed % KINDS_OF_FD]);
     leave_call();
-    expect(c,
-           rc == (!c->is_unix ? -ENOTSUP
-                  : accepted  ? 0
-                              : -EPIPE),
-           "descriptors pass a Unix socket that is open");
+    int refusal = !c->is_unix ? -ENOTSUP : !accepted ? -EPIPE : run.failures > failures ? -ENOMEM : 0;
+    expect(c, rc == refusal, "descriptors pass a Unix socket that is open");
     if (rc == 0)
         c->out_places[c->out_passed++] = c->written;
 }
@@ -911,7 +1028,7 @@ static call_on *const calls[] = {
     call_write_eof,      call_close,          call_abort,          call_pause_reading, call_pause_reading,
     call_resume_reading, call_resume_reading, call_resume_reading, call_set_limits,    call_set_limits,
     call_get_extra_info, call_set_protocol,   call_set_protocol,   call_sendfile,      call_send_descriptor,
-    call_call_later,     call_call_soon,      call_write_many,
+    call_call_later,     call_call_soon,      call_write_many,     call_send_line,     call_send_line,
 };
 
 /* The ends come rarely, that there is something to end. */
@@ -943,7 +1060,7 @@ static void peer_sends(struct connection *c)
         c->in_places[c->in_passed++] = c->fed;
     }
     for (size_t i = 0; i < size; i++)
-        c->in[c->fed + i] = (char)random_bits();
+        c->in[c->fed + i] = run.has_lines && one_in(12) ? '\n' : (char)random_bits();
     struct iovec slice = { c->in + c->fed, size };
     int sent = memory_socket_send(c->peer, &slice, 1, size, passed, count);
     say("peer %u sends %zu%s: %d", c->index, size, count > 0 ? " with descriptors" : "", sent);
@@ -973,6 +1090,7 @@ static void peer_breaks(struct connection *c)
     memory_socket_break(c->peer, 0, false);
     c->gone = c->shaken = true;
     c->written_at_break = c->written;
+    c->protocol_at_break = c->protocol;
     c->broke_quietly =
         !unread_too && c->t != NULL && !c->t->send.in_kernel && c->peer->read + c->peer->size == c->written;
 }
@@ -1045,6 +1163,12 @@ static void owner_lost(struct transport_owner *owner, rondo_transport *t, int er
 
 static struct transport_owner owner = { .is_server = true, .lost = owner_lost };
 
+static void drain_begins(struct connection *c)
+{
+    c->shaken = c->drained = true;
+    c->fed_at_drain = c->fed;
+}
+
 static void open_connection(void)
 {
     if (run.count == CONNECTIONS)
@@ -1068,6 +1192,8 @@ static void open_connection(void)
     c->peer = memory_socket_of(simulated_sockets(run.loop.engine), fds[1]);
     struct service *service = service_of(&run.loop);
     service_admit(service);
+    if (run.stopping)
+        drain_begins(c);
     say("connection %u, %s: %s", c->index, c->is_unix ? "unix" : "tcp", c->protocol->name);
     if (one_in(2))
         peer_sends(c);
@@ -1080,9 +1206,16 @@ static void open_connection(void)
         .later = one_in(2),
     };
     c->t = transport_open(service, &start);
+    if (c->t == NULL) {
+        expect(c, run.memory_is_short && c->peer->other == NULL, "without memory a connection is closed");
+        c->lost = c->aborted = true;
+        run.opening = NULL;
+        return;
+    }
     for (int turns = 0; !c->made && turns < 2; turns++)
         loop_turn(&run.loop, 0);
     expect(c, c->made, "connection_made comes with the next turn");
+    c->fed_at_drain = c->fed;
     run.opening = NULL;
 }
 
@@ -1140,7 +1273,7 @@ static void check_rest(struct connection *c)
         return;
     if (c->shaken && c->peer->other->broken)
         return; /* what was unread may be lost */
-    expect(c, c->received == c->fed, "what has come is delivered");
+    expect(c, all_is_delivered(c), "what has come is delivered");
     expect(c, !c->sent_eof || c->protocol->eof_received == NULL, "the EOF is delivered");
 }
 
@@ -1180,12 +1313,6 @@ static void let_time_pass(void)
     turn();
 }
 
-static void drain_begins(struct connection *c)
-{
-    c->shaken = c->drained = true;
-    c->fed_at_drain = c->fed;
-}
-
 static void stop_server(void)
 {
     if (!one_in(10))
@@ -1216,7 +1343,7 @@ static void step(void)
     case 6:
         if (one_in(2))
             come_to_rest();
-        else if (one_in(3) && !run.stopping)
+        else if (one_in(3))
             open_connection();
         else
             stop_server();
@@ -1238,7 +1365,8 @@ static void open_world(void)
     run.settings.app = &run.app;
     run.settings.idle_timeout_ms = one_in(6) ? 1 + below(50) : 0;
     run.count = 0;
-    run.stopping = run.aborting = false;
+    run.stopping = run.aborting = run.memory_is_short = false;
+    run.has_lines = one_in(2);
     run.broken = NULL;
     run.depth = 0;
     run.budget = 150;
@@ -1295,6 +1423,7 @@ static void end_abruptly(void)
 static void close_world(void)
 {
     struct buffers *buffers = &run.loop.engine->buffers;
+    run.memory_is_short = false;
     run.budget = 0; /* of calls; what is there ends */
     if (one_in(3))
         end_abruptly();
@@ -1340,6 +1469,7 @@ static void sequence(uint64_t seed)
     int descriptor = next_descriptor();
     open_world();
     open_connection();
+    run.memory_is_short = one_in(6);
     for (size_t steps = 5 + below(40); steps > 0 && run.broken == NULL; steps--)
         step();
     if (run.broken == NULL)
