@@ -3,8 +3,8 @@
  *
  *   half-close, or close     the other end reads what has arrived, then its EOF
  *   close with unread bytes, or of one that was told to reset, or what is sent to a closed end
- *                            a reset: the other end reads what has arrived, then the error, once, by a receive or a send,
- *                            whichever comes first; from then on its EOF, and -EPIPE
+ *                            a reset: the other end reads what has arrived, then the error, once, by a receive or a
+ *                            send, whichever comes first; from then on its EOF, and -EPIPE
  *
  * Either end may belong to an operation of the engine or to a test. Thread: the engine's. */
 #ifndef RONDO_CORE_MEMORY_SOCKETS_H

@@ -70,6 +70,7 @@ struct simulated {
 
     struct happened *happened; /* a queue: from next on */
     unsigned happened_next, happened_count, happened_max;
+    unsigned completions; /* more wait for the next turn */
     char *bytes;
     size_t bytes_used, bytes_max;
 
@@ -438,7 +439,7 @@ static char *bytes_for(struct simulated *s, size_t size)
 
 static bool queue_is_full(const struct simulated *s)
 {
-    return s->happened_count - s->happened_next >= 4096;
+    return s->happened_count - s->happened_next >= s->completions;
 }
 
 static void do_accept(struct simulated *s, struct request *request)
@@ -563,8 +564,13 @@ static void do_read_file(struct simulated *s, struct request *request)
         s->bytes_used += (size_t)result;
 }
 
+/* A descriptor that is none of ours is the system's: who opened it has nothing else to close it by. */
 static void do_close(struct simulated *s, struct request *request)
 {
+    if (socket_of(s, request->fd) == NULL) {
+        happened(s, request, close(request->fd) < 0 ? -errno : 0, false);
+        return;
+    }
     memory_socket_close(&s->sockets, socket_of(s, request->fd), happens(s, s->moods.lost_unread));
     happened(s, request, 0, false);
 }
@@ -572,7 +578,8 @@ static void do_close(struct simulated *s, struct request *request)
 static void do_it(struct simulated *s, struct request *request)
 {
     bool may_interrupt = receives(request) || sends(request) || request->kind == REQUEST_READ_FILE;
-    if (request->kind != REQUEST_READ_FILE && socket_of(s, request->fd) == NULL) {
+    bool needs_socket = request->kind != REQUEST_READ_FILE && request->kind != REQUEST_CLOSE;
+    if (needs_socket && socket_of(s, request->fd) == NULL) {
         happened(s, request, -EBADF, false);
         return;
     }
@@ -875,6 +882,8 @@ static void close_now(struct engine *engine, int fd)
         violated(s, "a descriptor is closed while an operation uses it");
     if (socket != NULL)
         memory_socket_close(&s->sockets, socket, happens(s, s->moods.lost_unread));
+    else
+        close(fd);
 }
 
 /* There is no network here, and so no way to anybody. */
@@ -990,5 +999,6 @@ struct engine *simulated_open(const struct engine_size *size, int wake_fd, int *
     s->engine.sockets = &simulated_calls;
     s->now_ns = BEGINNING_NS;
     s->wake_fd = wake_fd;
+    s->completions = size->completions;
     return &s->engine;
 }

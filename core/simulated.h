@@ -50,8 +50,8 @@ void simulated_set_moods(struct engine *engine, const struct simulated_moods *mo
 /* Move the clock. It stands at an arbitrary time when the engine is opened. */
 void simulated_advance(struct engine *engine, uint64_t ns);
 
-/* From now on a wait with a time-out, in which nothing happens, lasts as long as it would: the clock moves on by itself.
- * So loop_run does. Without any operation to wait for, a wait for ever returns -EDEADLK. */
+/* From now on a wait with a time-out, in which nothing happens, lasts as long as it would: the clock moves on by
+ * itself, so loop_run comes to its end. A wait for ever, with nothing to wait for, returns -EDEADLK in any case. */
 void simulated_let_time_pass(struct engine *engine);
 
 /* Is nothing to be done: another wait would find nothing, unless a socket, or the clock, is moved? */

@@ -1,5 +1,5 @@
-/* The simulated engine: that it keeps the engine's contract, does in its moods what a kernel may do, reports who breaks a
- * rule, and says what Linux says (the last tests: the same steps on both). */
+/* The simulated engine: that it keeps the engine's contract, does in its moods what a kernel may do, reports who breaks
+ * a rule, and says what Linux says (the last tests: the same steps on both). */
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 #include <errno.h>
@@ -303,7 +303,7 @@ Test(simulated, descriptors_pass_with_their_byte, ON_TINY)
     }
 }
 
-/* ---- time ------------------------------------------------------------------------------------------------------ */
+/* ---- time ---------------------------------------------------------------------------------------------------- */
 
 Test(simulated, the_clock_moves_when_told, ON_TINY)
 {
@@ -362,7 +362,7 @@ Test(simulated, a_whole_loop_runs_through_hours_at_once)
     loop_free(&loop);
 }
 
-/* ---- rules ------------------------------------------------------------------------------------------------------- */
+/* ---- rules --------------------------------------------------------------------------------------------------- */
 
 Test(simulated, memory_to_be_received_into_is_the_kernels, ON_TINY)
 {
@@ -431,7 +431,7 @@ Test(simulated, nobody_closes_what_is_in_use, ON_TINY)
     cr_assert(eq(int, a.result, -EBADF));
 }
 
-/* ---- moods -------------------------------------------------------------------------------------------------------- */
+/* ---- moods --------------------------------------------------------------------------------------------------- */
 
 /* What becomes of the same few operations, in a line. */
 static const char *history(uint64_t seed)
@@ -626,7 +626,7 @@ Test(simulated, without_moods_none_of_it)
     }
 }
 
-/* ---- as Linux does it ------------------------------------------------------------------------------------------------ */
+/* ---- as Linux does it ---------------------------------------------------------------------------------------- */
 
 /* The same steps on a socket pair of either engine:
  *

@@ -1,4 +1,5 @@
-/* Adds numbers: each line is one, and is answered by the sum so far. Who says nothing for ten seconds is told goodbye. */
+/* Adds numbers: each line is one, and is answered by the sum so far. Who says nothing for ten seconds is told
+ * goodbye. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

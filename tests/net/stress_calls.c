@@ -9,14 +9,17 @@
  *
  * The rules, beside those that the engine and the sanitizers watch over:
  *
- *   callbacks   connection_made first; then data; at most one eof_received, behind all that the peer sent; connection_lost
- *               once, and last. No data and no EOF while reading is paused, or closing. pause_writing and resume_writing by
- *               turns, on the right sides of the water marks. Nothing from inside a call but pause_writing
+ *   callbacks   connection_made first; then data; at most one eof_received, behind all that the peer sent;
+ *               connection_lost once, and last. No data and no EOF while reading is paused, or closing. pause_writing
+ *               and resume_writing by turns, on the right sides of the water marks. Nothing from inside a call but
+ *               pause_writing
  *   bytes       the protocol gets what the peer sent, in order; the peer gets what was written before close and
  *               write_eof, in order, and all of it where the end is in order
- *   rest        when nothing is left to do, nobody waits for what is there: bytes are delivered, room is used, who closes is
- *               closed
- *   books       in the end no transport, buffer, operation or user of the loop is left */
+ *   rest        when nothing is left to do, nobody waits for what is there: bytes are delivered, room is used, who
+ *               closes is closed; and who is paused, or doesn't read, keeps no buffers from the others
+ *   books       in the end no transport, buffer, operation, descriptor or user of the loop is left
+ *
+ * Memory may run out in the middle of it, too. */
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>

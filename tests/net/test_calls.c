@@ -36,7 +36,7 @@ static void connection_lost(rondo_transport *t, int error)
     lost_with = error;
 }
 
-/* ---- seed 329: the answer was cut, and the peer saw an EOF in order -------------------------------------------- */
+/* ---- seed 329: the answer was cut, and the peer saw an EOF in order ------------------------------------------ */
 
 static rondo_buffer get_nothing(rondo_transport *t, size_t size_hint)
 {
@@ -67,7 +67,7 @@ Test(calls, a_cut_answer_ends_in_a_reset)
     over();
 }
 
-/* ---- seed 1390: the kernel received into a state that was replaced ---------------------------------------------- */
+/* ---- seed 1390: the kernel received into a state that was replaced ------------------------------------------- */
 
 struct turncoat {
     unsigned age;
@@ -122,7 +122,7 @@ Test(calls, and_also_while_bytes_wait)
     over();
 }
 
-/* ---- seed 12, when it knew that a file belongs to the answer ----------------------------------------------------- */
+/* ---- seed 12, when it knew that a file belongs to the answer ------------------------------------------------- */
 
 static const rondo_protocol plain = { .name = "plain", .connection_lost = connection_lost };
 
@@ -146,7 +146,7 @@ Test(calls, a_file_that_can_not_be_read_ends_in_a_reset)
     over();
 }
 
-/* ---- seed 927: receive buffers were kept behind a file that a slow peer didn't take -------------------------------- */
+/* ---- seed 927: receive buffers were kept behind a file that a slow peer didn't take -------------------------- */
 
 static int file;
 

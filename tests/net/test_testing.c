@@ -8,11 +8,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <rondo/client.h>
 #include <rondo/testing.h>
 
 TestSuite(testing, .timeout = 30);
 
-/* ---- a protocol that writes down what comes ----------------------------------------------------------------- */
+/* ---- a protocol that writes down what comes ------------------------------------------------------------------ */
 
 static char calls[4096];
 static char received[100000];
@@ -106,7 +107,7 @@ static const char *written(void)
     return text;
 }
 
-/* ---- bytes -------------------------------------------------------------------------------------------------- */
+/* ---- bytes --------------------------------------------------------------------------------------------------- */
 
 Test(testing, a_peer_feeds_and_sees_what_is_written)
 {
@@ -187,7 +188,7 @@ Test(testing, a_peer_that_does_not_read_stops_the_writer)
     over();
 }
 
-/* ---- ends --------------------------------------------------------------------------------------------------- */
+/* ---- ends ---------------------------------------------------------------------------------------------------- */
 
 Test(testing, the_peers_eof_closes)
 {
@@ -304,7 +305,7 @@ Test(testing, the_end_of_the_test_aborts_what_is_left)
     cr_assert(eq(str, calls, wanted));
 }
 
-/* ---- time --------------------------------------------------------------------------------------------------- */
+/* ---- time ---------------------------------------------------------------------------------------------------- */
 
 static char order[64];
 
@@ -537,7 +538,7 @@ Test(testing, what_is_posted_runs)
     over();
 }
 
-/* ---- names and descriptors ------------------------------------------------------------------------------------ */
+/* ---- names and descriptors ----------------------------------------------------------------------------------- */
 
 Test(testing, a_peer_has_a_name)
 {
@@ -603,7 +604,27 @@ Test(testing, tcp_passes_no_descriptors)
     over();
 }
 
-/* ---- a rough kernel -------------------------------------------------------------------------------------------- */
+static void connection_failed(rondo_connector *connector, int error, const char *why)
+{
+    (void)connector;
+    (void)why;
+    note(error < 0 ? "failed" : "?");
+}
+
+Test(testing, a_connection_out_leads_to_nowhere)
+{
+    rondo_connector *connector;
+    rondo_client_options options = { .url = "tcp://127.0.0.1:7777",
+                                     .protocol = &noting,
+                                     .connection_failed = connection_failed };
+    test = rondo_test_open(NULL);
+    cr_assert(eq(int, rondo_create_connection(rondo_test_loop(test), &options, &connector), 0));
+    rondo_test_advance(test, 60 * 1000);
+    cr_assert(eq(str, calls, "failed"));
+    over();
+}
+
+/* ---- a rough kernel ------------------------------------------------------------------------------------------ */
 
 Test(testing, a_disturbed_kernel_loses_nothing)
 {

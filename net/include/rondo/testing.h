@@ -50,8 +50,10 @@
  *
  * The transports are rondo's own, on sockets in memory, so everything that holds for a connection holds here: when
  * callbacks come and in which order, what is gathered into one send, water marks, half-close, lingering. Only the
- * kernel is another one: it does what you tell it, and nothing else happens. Each call below lets everything happen that
- * follows from it, callbacks included, before it returns; only time stands still, until rondo_test_advance.
+ * kernel is another one: it does what you tell it, and nothing else happens. Each call below lets everything happen
+ * that follows from it, callbacks included, before it returns; only time stands still, until rondo_test_advance.
+ *
+ * There are no addresses here: a connection that your protocol makes (rondo_create_connection) fails, as to nowhere.
  *
  * Works with any test framework. Thread: one, for a test and all its peers; one test at a time on a thread. */
 #ifndef RONDO_TESTING_H
@@ -101,8 +103,8 @@ rondo_loop *rondo_test_loop(rondo_test *test);
 
 /* Let happen what is to happen now: calls that wait, timers that are due. All other calls here do that by themselves,
  * so it is for what your test does to a transport or to the loop: rondo_write(t, …); rondo_test_turn(test);
- * It ends when nothing is left to do; or, for a call or timer that for ever asks for another one at once, after a thousand
- * turns that moved no byte. */
+ * It ends when nothing is left to do; or, for a call or timer that for ever asks for another one at once, after a
+ * thousand turns that moved no byte. */
 void rondo_test_turn(rondo_test *test);
 
 /* Let time pass: timers come in the order of their times, each when the clock stands at its time.
@@ -110,8 +112,8 @@ void rondo_test_turn(rondo_test *test);
 void rondo_test_advance(rondo_test *test, uint64_t ms);
 
 /* From now on the kernel does whatever it may, at random: takes only a part of what is sent, delivers what was fed in
- * other pieces and later, is interrupted, is short of buffers. For tests that must hold in any case: feed, then compare what
- * was written in all. The same seed gives the same again. */
+ * other pieces and later, is interrupted, is short of buffers. For tests that must hold in any case: feed, then compare
+ * what was written in all. The same seed gives the same again. */
 void rondo_test_disturb(rondo_test *test, uint64_t seed);
 
 /* ---- a connection --------------------------------------------------------------------------------------- */

@@ -140,7 +140,8 @@ void broken(const struct connection *c, const char *rule);
             broken(c, rule);                                                                                 \
     } while (0)
 
-/* model.c: the rules that hold at any time, of one connection and of all; and those that hold when nothing is left to do. */
+/* model.c: the rules that hold at any time, of one connection and of all; and those that hold when nothing is left to
+ * do. */
 void check_connection(struct connection *c);
 void check(void);
 void check_rest(struct connection *c);

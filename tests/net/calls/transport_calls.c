@@ -286,7 +286,7 @@ static bool descriptor_waits(const struct connection *c)
 
 static void call_sendfile(struct connection *c)
 {
-    int fd = one_in(12) ? no_file : one_in(12) ? write_only : files[0];
+    int fd = one_in(12) ? no_file : one_in(12) ? write_only : one_in(30) ? -1 : files[0];
     uint64_t offset = one_in(10) ? FILE_BYTES + below(10) : below(FILE_BYTES);
     uint64_t count = one_in(5) ? RONDO_TO_THE_END : one_in(8) ? 0 : 1 + some_size(800);
     uint64_t there = offset < FILE_BYTES ? FILE_BYTES - offset : 0;
@@ -294,7 +294,12 @@ static void call_sendfile(struct connection *c)
     bool told = one_in(2), readable = fd != write_only;
     if (size > room_to_write(c) || c->files_count == PASSED_MAX)
         return;
-    int wanted = !takes_bytes(c) ? -EPIPE : count == 0 || fd == no_file || descriptor_waits(c) ? -EINVAL : 0;
+    bool is_wrong = count == 0 || descriptor_waits(c);
+    int wanted = !takes_bytes(c) ? -EPIPE
+                 : is_wrong      ? -EINVAL
+                 : fd == -1      ? -EBADF
+                 : fd == no_file ? -EINVAL
+                                 : 0;
     say("%u sendfile %" PRIu64 " %" PRIu64 "%s%s", c->index, offset, count, told ? ", told" : "",
         readable ? "" : ", not readable");
     unsigned failures = run.failures;
@@ -321,9 +326,14 @@ static void call_send_descriptor(struct connection *c)
     say("%u send_file_descriptor", c->index);
     unsigned failures = run.failures;
     enter_call(c);
-    int rc = rondo_send_file_descriptor(c->t, files[c->out_passed % KINDS_OF_FD]);
+    int fd = one_in(10) ? -1 : files[c->out_passed % KINDS_OF_FD];
+    int rc = rondo_send_file_descriptor(c->t, fd);
     leave_call();
-    int refusal = !c->is_unix ? -ENOTSUP : !accepted ? -EPIPE : run.failures > failures ? -ENOMEM : 0;
+    int refusal = !c->is_unix               ? -ENOTSUP
+                  : !accepted               ? -EPIPE
+                  : run.failures > failures ? -ENOMEM
+                  : fd == -1                ? -EBADF
+                                            : 0;
     expect(c, rc == refusal, "descriptors pass a Unix socket that is open");
     if (rc == 0)
         c->out_places[c->out_passed++] = c->written;
