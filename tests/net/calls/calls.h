@@ -100,6 +100,7 @@ struct run {
     bool stopping, aborting;
     bool memory_is_short, has_lines;
     unsigned failures;  /* of allocations */
+    unsigned allocated; /* and not freed */
     const char *broken; /* the rule */
 };
 

@@ -62,9 +62,11 @@ void broken(const struct connection *c, const char *rule)
 void *__real_memory_new(size_t size);
 void *__real_memory_alloc(size_t size);
 void *__real_memory_resize(void *memory, size_t size);
+void __real_memory_free(void *memory);
 void *__wrap_memory_new(size_t size);
 void *__wrap_memory_alloc(size_t size);
 void *__wrap_memory_resize(void *memory, size_t size);
+void __wrap_memory_free(void *memory);
 
 /* Whoever needs it may fail. */
 static bool memory_is_out(void)
@@ -78,19 +80,34 @@ static bool memory_is_out(void)
     return true;
 }
 
+static void *counted(void *memory)
+{
+    run.allocated += memory != NULL;
+    return memory;
+}
+
 void *__wrap_memory_new(size_t size)
 {
-    return memory_is_out() ? NULL : __real_memory_new(size);
+    return memory_is_out() ? NULL : counted(__real_memory_new(size));
 }
 
 void *__wrap_memory_alloc(size_t size)
 {
-    return memory_is_out() ? NULL : __real_memory_alloc(size);
+    return memory_is_out() ? NULL : counted(__real_memory_alloc(size));
 }
 
 void *__wrap_memory_resize(void *memory, size_t size)
 {
-    return memory_is_out() ? NULL : __real_memory_resize(memory, size);
+    if (memory_is_out())
+        return NULL;
+    void *resized = __real_memory_resize(memory, size);
+    return memory == NULL ? counted(resized) : resized;
+}
+
+void __wrap_memory_free(void *memory)
+{
+    run.allocated -= memory != NULL;
+    __real_memory_free(memory);
 }
 
 /* ---- rules that hold at any time ----------------------------------------------------------------------------- */

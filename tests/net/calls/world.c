@@ -407,5 +407,6 @@ void sequence(uint64_t seed)
         step();
     if (run.broken == NULL)
         close_world();
+    expect(NULL, run.broken != NULL || run.allocated == 0, "in the end no memory is left");
     expect(NULL, run.broken != NULL || next_descriptor() == descriptor, "in the end no descriptor is left");
 }
