@@ -395,14 +395,19 @@ static void abort_it(struct record *record, rondo_transport *t)
 
 Test(client_service, a_connection_that_ends_as_it_is_made_counts_as_failed, IN_A_WORLD)
 {
-    struct waiter w = { 0 };
-    r.on_made = abort_it;
+    struct waiter refused = { 0 }, aborted = { 0 };
+    prepare_result = -EPERM;
     start();
-    wait_for_connection(&w, 1);
-    client_turn_until(&r, &w.answered, 1);
-    cr_assert_null(w.t);
-    cr_assert(eq(int, w.error, -ECONNABORTED));
-    cr_assert_null(strstr(r.calls, "PC"));
+    wait_for_connection(&refused, 1);
+    wait_for_connection(&aborted, 2);
+    client_turn_until(&r, &r.made, 1);
+    close(accept_one());
+    client_turn_until(&r, &refused.answered, 1);
+    r.on_made = abort_it;
+    client_turn_until(&r, &aborted.answered, 1);
+    cr_assert_null(aborted.t);
+    cr_assert(eq(int, aborted.error, -ECONNABORTED), "that the last one was refused is forgotten");
+    cr_assert(eq(str, r.calls, "SC CM PC CL cl SC CM CL cl"), "and it is not prepared");
     stop();
     run_until_stopped();
 }

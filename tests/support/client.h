@@ -1,7 +1,9 @@
-/* Connections out, under test: listening sockets and black holes of the test's own, and a record of what a connector told.
+/* Connections out, under test: listening sockets and black holes of the test's own, and a record of what a connector
+ * told.
  *
- * What is called back is written down in letters: SC started_connecting, CM connection_made, DR data_received (once for a row
- * of them), ER eof_received, CL the protocol's connection_lost, cf connection_failed, cl the connector's connection_lost. */
+ * What is called back is written down in letters: SC started_connecting, CM connection_made, DR data_received (once
+ * for a row of them), ER eof_received, CL the protocol's connection_lost, cf connection_failed, cl the connector's
+ * connection_lost. */
 #ifndef RONDO_TESTS_CLIENT_H
 #define RONDO_TESTS_CLIENT_H
 
