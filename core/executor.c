@@ -56,8 +56,8 @@ static void watch_forks(void)
 
 /* ---- on a helper thread --------------------------------------------------------------------------------- */
 
-/* With the mutex held. Woken in vain, or for a job that another thread took, it waits on. Wall-clock time: if the clock is
- * set, a thread ends sooner or later than it should, and that is all. */
+/* With the mutex held. Woken in vain, or for a job that another thread took, it waits on. Wall-clock time: if the
+ * clock is set, a thread ends sooner or later than it should, and that is all. */
 static struct job *wait_for_job(void)
 {
     struct timespec end;
@@ -90,8 +90,8 @@ static void run_done(rondo_call *call)
     job->release(job);
 }
 
-/* Posted with the mutex held. So who cancels either finds the job RUNNING, and nothing will be posted; or finds it POSTED,
- * and this thread is through with the loop. */
+/* Posted with the mutex held. So who cancels either finds the job RUNNING, and nothing will be posted; or finds it
+ * POSTED, and this thread is through with the loop. */
 static bool deliver(struct job *job)
 {
     list_remove(&job->link);
@@ -99,8 +99,8 @@ static bool deliver(struct job *job)
     return !job->cancelled && rondo_post(job->loop, &job->call, run_done) == 0;
 }
 
-/* It may have been started by a shard that is pinned to one CPU, and shall not stand in its way: its CPUs are those of the
- * process's first thread. */
+/* It may have been started by a shard that is pinned to one CPU, and shall not stand in its way: its CPUs are those
+ * of the process's first thread. */
 static void leave_the_shards_cpu(void)
 {
     cpu_set_t cpus;

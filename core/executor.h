@@ -6,11 +6,12 @@
  *   -          done() is called on the loop, then release()
  *
  * The threads are the process's, at most EXECUTOR_THREADS_MAX. They start when there is work for them, and end when
- * there was none for a while, so nobody has to open or close anything. Jobs begin in the order in which they were submitted.
+ * there was none for a while, so nobody has to open or close anything. Jobs begin in the order in which they were
+ * submitted.
  *
- * A job under way can't be stopped: getaddrinfo may hang for half a minute. So nobody waits for it. Whoever submitted it
- * cancels it and forgets it, its loop may end, rondo_run may return; when work() ends at last, release() is all that
- * follows. */
+ * A job under way can't be stopped: getaddrinfo may hang for half a minute. So nobody waits for it. Whoever submitted
+ * it cancels it and forgets it, its loop may end, rondo_run may return; when work() ends at last, release() is all
+ * that follows. */
 #ifndef RONDO_CORE_EXECUTOR_H
 #define RONDO_CORE_EXECUTOR_H
 
@@ -46,8 +47,8 @@ int executor_submit(rondo_loop *loop, struct job *job);
  * Thread: the loop's, before done(). */
 void executor_cancel(struct job *job);
 
-/* The loop has failed, and will turn no more: cancel all its jobs that did not reach its mailbox. (A loop that ends in order
- * has none.) Thread: the loop's. */
+/* The loop has failed, and will turn no more: cancel all its jobs that did not reach its mailbox. (A loop that ends
+ * in order has none.) Thread: the loop's. */
 void executor_abandon(rondo_loop *loop);
 
 #endif

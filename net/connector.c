@@ -11,11 +11,11 @@
  *   CONNECTED                    the transport's connection_lost has returned              TELLING
  *   TELLING                      connection_failed or connection_lost returns              freed
  *
- * One that a client service keeps is IDLE instead of TELLING, and nothing is done to it behind the hook: its keeper begins
- * again, or frees it, when it likes.
+ * One that a client service keeps is IDLE instead of TELLING, and nothing is done to it behind the hook: its keeper
+ * begins again, or frees it, when it likes.
  *
- * What is under way in the kernel, and in the resolver, belongs to the dial, which outlives the connector if need be. The
- * connector itself uses the loop except while it is IDLE. */
+ * What is under way in the kernel, and in the resolver, belongs to the dial, which outlives the connector if need be.
+ * The connector itself uses the loop except while it is IDLE. */
 #include "net/connector.h"
 
 #include <errno.h>

@@ -37,8 +37,8 @@ struct rondo_connector {
 
 /* ---- for the client service, which keeps one -------------------------------------------------------------- */
 
-/* A connector that is IDLE. One with a keeper is not freed behind its hooks, but IDLE when they are called, and may be freed by
- * them; the drain doesn't look at it; and rondo_connector_connect does nothing to it.
+/* A connector that is IDLE. One with a keeper is not freed behind its hooks, but IDLE when they are called, and may
+ * be freed by them; the drain doesn't look at it; and rondo_connector_connect does nothing to it.
  * Returns as rondo_create_connection. */
 int connector_new(rondo_loop *loop, const rondo_client_options *options, struct rondo_client_service *keeper,
                   rondo_connector **connector);
@@ -46,7 +46,8 @@ int connector_new(rondo_loop *loop, const rondo_client_options *options, struct 
 /* Begin. It is IDLE. */
 void connector_start(rondo_connector *connector);
 
-/* Stop connecting now, with connection_failed(-ECANCELED) from inside this call. Does nothing to one that isn't at it. */
+/* Stop connecting now, with connection_failed(-ECANCELED) from inside this call. Does nothing to one that isn't at
+ * it. */
 void connector_stop_now(rondo_connector *connector, const char *reason);
 
 /* It is IDLE. */

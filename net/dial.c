@@ -16,8 +16,8 @@
  *
  * Addresses written as such are known at once, so a state may pass within dial_begin.
  *
- * Attempts are made in getaddrinfo's order, but with the families taking turns, beginning with its first. The next begins
- * when one has failed, or when the delay since the last began is over. */
+ * Attempts are made in getaddrinfo's order, but with the families taking turns, beginning with its first. The next
+ * begins when one has failed, or when the delay since the last began is over. */
 #include "net/dial.h"
 
 #include <errno.h>
@@ -312,8 +312,8 @@ static void go_on(struct dial *dial)
         fail(dial);
 }
 
-/* Who connects to a port of this machine where nobody listens, from the range that the kernel takes ports from, may be given
- * that very port, and TCP then connects the socket with itself ("simultaneous open"). */
+/* Who connects to a port of this machine where nobody listens, from the range that the kernel takes ports from, may
+ * be given that very port, and TCP then connects the socket with itself ("simultaneous open"). */
 static bool is_connected_to_itself(const struct attempt *attempt)
 {
     struct engine *engine = engine_of(attempt->dial);

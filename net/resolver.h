@@ -1,5 +1,6 @@
-/* From a name to its addresses, without blocking the shard: getaddrinfo, which asks /etc/hosts and name servers, is called
- * on a helper thread (core/executor.h). Addresses written as such, and those of Unix sockets, need nobody's help. */
+/* From a name to its addresses, without blocking the shard: getaddrinfo, which asks /etc/hosts and name servers, is
+ * called on a helper thread (core/executor.h). Addresses written as such, and those of Unix sockets, need nobody's
+ * help. */
 #ifndef RONDO_NET_RESOLVER_H
 #define RONDO_NET_RESOLVER_H
 
@@ -20,13 +21,13 @@ struct lookup {
 
 /* Find the addresses of a tcp or unix URL.
  *
- * Returns 0: there they are, in lookup->addresses; -EINPROGRESS: answered() will be called; another negative errno, with
- * a sentence in `why`. Thread: the loop's. */
+ * Returns 0: there they are, in lookup->addresses; -EINPROGRESS: answered() will be called; another negative errno,
+ * with a sentence in `why`. Thread: the loop's. */
 int resolver_ask(struct lookup *lookup, rondo_loop *loop, const struct url *url,
                  void (*answered)(struct lookup *lookup, int error));
 
-/* The answer is no longer wanted: answered() will not be called, and the lookup's memory is free. Does nothing when none
- * is under way. */
+/* The answer is no longer wanted: answered() will not be called, and the lookup's memory is free. Does nothing when
+ * none is under way. */
 void resolver_cancel(struct lookup *lookup);
 
 #endif

@@ -45,8 +45,8 @@
  *       return rondo_run(&app) < 0;
  *   }
  *
- * A connection out is a transport as any other, of the shard that made it, with the same protocol table. The idle timeout of
- * the app is for it, too; max_connections is not: it is neither refused by it nor ever in the way of its own.
+ * A connection out is a transport as any other, of the shard that made it, with the same protocol table. The idle
+ * timeout of the app is for it, too; max_connections is not: it is neither refused by it nor counted.
  *
  * Thread: the loop's, for every call here. Hooks come from the loop, never from inside a call of yours. */
 #ifndef RONDO_CLIENT_H
@@ -89,11 +89,11 @@ typedef struct rondo_client_options {
      * UINT64_MAX: as long as the kernel tries. */
     uint64_t timeout_ms;
 
-    /* Happy eyeballs (RFC 8305): where the host has several addresses, the next is tried when one has failed, or when the
-     * one before has not answered for so long; families take turns, beginning with the one that the resolver (getaddrinfo) puts
-     * first; the first connection wins, and the other attempts are cancelled. Of more than 16 addresses the first 16 are
-     * tried. 0: 250 (asyncio has no default, and means by that: one after another; Twisted: 300). UINT64_MAX: one after
-     * another. */
+    /* Happy eyeballs (RFC 8305): where the host has several addresses, the next is tried when one has failed, or when
+     * the one before has not answered for so long; families take turns, beginning with the one that the resolver
+     * (getaddrinfo) puts first; the first connection wins, and the other attempts are cancelled. Of more than 16
+     * addresses the first 16 are tried. 0: 250 (asyncio has no default, and means by that: one after another;
+     * Twisted: 300). UINT64_MAX: one after another. */
     uint64_t happy_eyeballs_delay_ms;
 
     void *context; /* rondo_connector_context(connector) */
@@ -119,11 +119,12 @@ typedef struct rondo_client_options {
  *   connector   set to what stands for the attempt; good until connection_failed or connection_lost has returned. NULL:
  *               not wanted
  *
- * Nothing blocks: names are looked up on helper threads, at most 16 at a time in the process. A connection to oneself, which TCP makes when nobody listens at
- * a port and the kernel takes that very port for this end, counts as refused.
+ * Nothing blocks: names are looked up on helper threads, at most 16 at a time in the process. A connection to
+ * oneself, which TCP makes when nobody listens at a port and the kernel takes that very port for this end, counts as
+ * refused.
  *
- * Returns 0: all else is told by the hooks and the protocol, from the loop. -EINVAL: the options make no sense; what is
- * wrong stands in the log. -ENOMEM. -ESHUTDOWN: the server drains. */
+ * Returns 0: all else is told by the hooks and the protocol, from the loop. -EINVAL: the options make no sense; what
+ * is wrong stands in the log. -ENOMEM. -ESHUTDOWN: the server drains. */
 int rondo_create_connection(rondo_loop *loop, const rondo_client_options *options,
                             rondo_connector **connector);
 
@@ -157,16 +158,16 @@ rondo_connector *rondo_get_connector(const rondo_transport *t);
 /* Keeps one connection: makes it, and when it is lost, or can't be made, makes it again, after a while.
  * Twisted: ClientService (and its ReconnectingClientFactory)
  *
- * The while: initial_delay_ms; delay_factor times that when it fails again, and so on up to max_delay_ms; a connection
- * begins anew with initial_delay_ms. To each a random part of jitter_ms is added, so that the clients of a server that
- * went down don't come back all at once. (Twisted multiplies once before its first wait: 1.5 s.) */
+ * The while: initial_delay_ms; delay_factor times that when it fails again, and so on up to max_delay_ms; a
+ * connection begins anew with initial_delay_ms. To each a random part of jitter_ms is added, so that the clients of a
+ * server that went down don't come back all at once. (Twisted multiplies once before its first wait: 1.5 s.) */
 typedef struct rondo_client_service rondo_client_service;
 
 #define RONDO_NO_JITTER UINT64_MAX
 
 typedef struct rondo_client_service_options {
-    /* As for rondo_create_connection. The hooks are called for each attempt and connection, with the connector that the
-     * service keeps; rondo_connector_connect does nothing there. */
+    /* As for rondo_create_connection. The hooks are called for each attempt and connection, with the connector that
+     * the service keeps; rondo_connector_connect does nothing there. */
     rondo_client_options client;
 
     uint64_t initial_delay_ms; /* 0: 1000 */
@@ -202,7 +203,8 @@ int rondo_start_client_service(rondo_loop *loop, const rondo_client_service_opti
 void rondo_stop_client_service(rondo_client_service *service, rondo_call *call,
                                void (*run)(rondo_call *call));
 
-/* Somebody who waits for the connection. Zeroed before its first use; yours again when it is answered or cancelled. */
+/* Somebody who waits for the connection. Zeroed before its first use; yours again when it is answered, or
+ * cancelled. */
 typedef struct rondo_client_waiter {
     struct rondo_link _link;
     unsigned _failures_left;
