@@ -185,6 +185,8 @@ class Driver:
         return connection.transport.get_protocol().name
 
     def call_sendfile(self, connection, content, numbers):
+        if connection.transport.is_closing() or numbers.get("count") == 0:
+            raise RuntimeError("what loop.sendfile raises, too, but later")
         file = tempfile.TemporaryFile()
         self.files.append(file)
         file.write(content)
