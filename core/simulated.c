@@ -34,6 +34,7 @@ struct request {
     enum request_kind kind;
     int fd;
     bool multishot, wait, delayed;
+    bool forgets_end;
     unsigned buffers; /* this multishot has filled */
 
     struct iovec slices[ENGINE_SEND_SLICES_MAX];
@@ -124,6 +125,7 @@ const struct simulated_moods simulated_wild = {
     .short_receives = 30,
     .short_reads = 40,
     .ended_multishots = 20,
+    .forgotten_ends = 10,
     .shortages = 5,
     .early_shortages = 50,
     .empty_buffers = 30,
@@ -486,6 +488,7 @@ static void do_receive(struct simulated *s, struct request *request)
     int result = memory_socket_receive(socket, bytes_for(s, size), size, NULL, 0, NULL);
     bool more = result > 0 && request->multishot && ++request->buffers < MULTISHOT_BUFFERS &&
                 !happens(s, s->moods.ended_multishots);
+    request->forgets_end = more && socket->eof && happens(s, s->moods.forgotten_ends);
     struct happened *what = happened(s, request, result, more);
     if (result > 0)
         s->bytes_used += (size_t)result;
@@ -631,7 +634,7 @@ static bool can_happen(const struct simulated *s, const struct request *request)
     case REQUEST_CLOSE:
         return true;
     default:
-        return memory_socket_is_readable(socket);
+        return memory_socket_is_readable(socket) && !(request->forgets_end && socket->size == 0);
     }
 }
 
@@ -852,6 +855,12 @@ static size_t unread(struct engine *engine, int fd)
     return socket == NULL ? 0 : socket->size;
 }
 
+static bool is_readable(struct engine *engine, int fd)
+{
+    const struct memory_socket *socket = socket_of(simulated_of(engine), fd);
+    return socket != NULL && memory_socket_is_readable(socket);
+}
+
 static size_t unacknowledged(struct engine *engine, int fd)
 {
     const struct memory_socket *socket = socket_of(simulated_of(engine), fd);
@@ -909,6 +918,7 @@ static const struct socket_calls simulated_calls = {
     .send_now = send_now,
     .half_close = half_close,
     .unread = unread,
+    .is_readable = is_readable,
     .unacknowledged = unacknowledged,
     .reset_at_close = reset_at_close,
     .name = name,

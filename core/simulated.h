@@ -29,6 +29,7 @@ struct simulated_moods {
     uint8_t short_receives;   /* fewer bytes than there were */
     uint8_t short_reads;      /* of files */
     uint8_t ended_multishots; /* after any buffer */
+    uint8_t forgotten_ends;   /* an EOF right behind bytes that a multishot receive brings */
     uint8_t shortages;        /* no buffer is free, at that moment */
     uint8_t early_shortages;  /* found by a receive when it is issued, before anything arrives */
     uint8_t empty_buffers;    /* a buffer comes with an EOF */

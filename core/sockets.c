@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <netinet/tcp.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -66,6 +67,13 @@ static size_t unread(struct engine *engine, int fd)
     return ask_size(fd, SIOCINQ);
 }
 
+static bool is_readable(struct engine *engine, int fd)
+{
+    struct pollfd socket = { .fd = fd, .events = POLLIN };
+    (void)engine;
+    return poll(&socket, 1, 0) > 0;
+}
+
 static size_t unacknowledged(struct engine *engine, int fd)
 {
     (void)engine;
@@ -111,6 +119,7 @@ const struct socket_calls system_sockets = {
     .send_now = send_now,
     .half_close = half_close,
     .unread = unread,
+    .is_readable = is_readable,
     .unacknowledged = unacknowledged,
     .reset_at_close = reset_at_close,
     .name = name,

@@ -22,6 +22,8 @@ struct socket_calls {
     void (*half_close)(struct engine *engine, int fd);
     /* Bytes that have arrived and were not received yet. */
     size_t (*unread)(struct engine *engine, int fd);
+    /* Is there something to receive: bytes, the peer's EOF, an error? */
+    bool (*is_readable)(struct engine *engine, int fd);
     /* Bytes sent that the peer's kernel has not acknowledged. */
     size_t (*unacknowledged)(struct engine *engine, int fd);
     /* The close to come is a reset. */

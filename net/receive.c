@@ -246,6 +246,8 @@ static void receive_arm(rondo_transport *t)
 static void receive_done(struct op *op, const struct completion *completion)
 {
     rondo_transport *t = transport_of(op);
+    if (completion->more && !t->end_unsure)
+        transport_watch_end(t);
     if (completion->result > 0)
         received(t, completion->data);
     else if (!is_passing(completion->result))
@@ -260,6 +262,14 @@ void receive_discard(rondo_transport *t)
         engine_cancel(t->loop->engine, &t->receive); /* into memory that is not ours: not any more */
     else if (!t->receive.in_kernel && !t->eof_seen)
         receive_arm(t);
+}
+
+void receive_look(rondo_transport *t)
+{
+    struct engine *engine = t->loop->engine;
+    if (t->receive.in_kernel && t->receive.done == receive_done &&
+        engine->sockets->is_readable(engine, t->fd))
+        engine_cancel(engine, &t->receive);
 }
 
 /* ---- into the protocol's memory ---------------------------------------------------------------------------- */

@@ -42,6 +42,7 @@
 
 #define LINGER_MS   1000
 #define NEWCOMER_MS 250
+#define UNSURE_MS   1000
 
 static void settle(rondo_call *call);
 static void join(rondo_transport *t);
@@ -56,11 +57,25 @@ static void timer_expired(rondo_timer *timer);
 
 /* ---- opening -------------------------------------------------------------------------------------------- */
 
-static void start_idle_timer(rondo_transport *t)
+/* Until it is to be looked after: its idle time, and an end that nobody told. */
+static void set_timer(rondo_transport *t)
 {
     uint64_t timeout_ms = t->service->settings->idle_timeout_ms;
-    if (timeout_ms > 0)
-        rondo_call_later(t->loop, &t->timer, timeout_ms, timer_expired);
+    uint64_t idle_ms = rondo_time_ms(t->loop) - t->active_ms;
+    uint64_t due_ms = timeout_ms > 0 ? timeout_ms : UINT64_MAX;
+    if (t->end_unsure && due_ms > UNSURE_MS)
+        due_ms = UNSURE_MS;
+    if (due_ms < UINT64_MAX)
+        rondo_call_later(t->loop, &t->timer, due_ms > idle_ms ? due_ms - idle_ms : 0, timer_expired);
+}
+
+void transport_watch_end(rondo_transport *t)
+{
+    if (t->state != OPEN || t->draining)
+        return;
+    t->end_unsure = true;
+    t->active_ms = rondo_time_ms(t->loop);
+    set_timer(t);
 }
 
 /* --max-connections is about those that come in. */
@@ -109,7 +124,7 @@ rondo_transport *transport_open(struct service *service, const struct transport_
     t->loop->users++;
     t->loop->traffic.connections_accepted++;
     t->loop->traffic.connections_open++;
-    start_idle_timer(t);
+    set_timer(t);
     transport_mark(t);
     if (!start->later)
         make(t);
@@ -364,16 +379,20 @@ void transport_drain(rondo_transport *t)
         rondo_call_later(t->loop, &t->timer, NEWCOMER_MS - age_ms, timer_expired);
 }
 
-static void check_idle(rondo_transport *t)
+static void look_after(rondo_transport *t)
 {
     uint64_t timeout_ms = t->service->settings->idle_timeout_ms;
     uint64_t idle_ms = rondo_time_ms(t->loop) - t->active_ms;
-    if (idle_ms < timeout_ms) {
-        rondo_call_later(t->loop, &t->timer, timeout_ms - idle_ms, timer_expired);
+    if (timeout_ms > 0 && idle_ms >= timeout_ms) {
+        t->reset = !transport_output_is_sent(t); /* what it doesn't read can't be delivered in order */
+        transport_fail(t, -ETIMEDOUT);
         return;
     }
-    t->reset = !transport_output_is_sent(t); /* what it doesn't read can't be delivered in order */
-    transport_fail(t, -ETIMEDOUT);
+    if (t->end_unsure && idle_ms >= UNSURE_MS) {
+        t->end_unsure = false;
+        receive_look(t);
+    }
+    set_timer(t);
 }
 
 static void timer_expired(rondo_timer *timer)
@@ -384,7 +403,7 @@ static void timer_expired(rondo_timer *timer)
     } else if (t->draining && !t->heard) {
         rondo_close(t);
     } else if (!transport_is_ending(t)) {
-        check_idle(t);
+        look_after(t);
     }
 }
 

@@ -54,8 +54,9 @@ struct rondo_transport {
     bool reset : 1;           /* the end is a reset (RST) */
     bool heard : 1;           /* something has been received */
     bool draining : 1;        /* the server stops: close when drain_bytes are delivered */
-    bool misuse_logged : 1;   /* written to after rondo_write_eof */
-    uint8_t singles;          /* receives to be made one by one, after reading was paused */
+    bool end_unsure : 1; /* the kernel may have forgotten to tell the peer's end: see transport_watch_end */
+    bool misuse_logged : 1; /* written to after rondo_write_eof */
+    uint8_t singles;        /* receives to be made one by one, after reading was paused */
 
     struct op receive, send; /* send: also what reads a file to be sent, and in the end the close */
 
@@ -75,7 +76,7 @@ struct rondo_transport {
         size_t unacknowledged; /* lingering: bytes of the answer, when last looked at */
     };
     rondo_call settle;
-    rondo_timer timer;  /* idle time; a drained newcomer's last moment; lingering */
+    rondo_timer timer;  /* idle time; an end that wasn't told; a drained newcomer's last moment; lingering */
     uint64_t active_ms; /* when a byte last went in or out */
     struct rondo_link in_service;
 
@@ -123,6 +124,11 @@ bool transport_may_deliver(const rondo_transport *t);
 
 /* ---- between transport.c, receive.c and send.c ---- */
 
+/* A multishot receive has brought bytes and goes on. When the peer's end follows at once, kernels may forget to tell it
+ * (CVE-2026-23473; on Unix sockets also where that is mended, seen on 6.18): so once nothing has come for a while,
+ * the transport looks for itself. */
+void transport_watch_end(rondo_transport *t);
+
 /* All that was written has been handed to the kernel. */
 bool transport_output_is_sent(const rondo_transport *t);
 
@@ -151,6 +157,8 @@ void receive_discard(rondo_transport *t);
 
 /* The kernel receives into memory of the protocol or of the message. */
 bool receive_is_direct(const rondo_transport *t);
+/* If there is something to receive that nobody has told of, receive anew. */
+void receive_look(rondo_transport *t);
 /* Bytes received and not yet delivered. */
 size_t receive_waiting_bytes(const rondo_transport *t);
 /* The protocol is about to be another one, and `unused` what it had been given and not used. Returns 0, or -ENOMEM: then
