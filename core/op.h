@@ -29,7 +29,7 @@ struct op {
 
     /* The engine's own. */
     bool cancelling;
-    bool more_to_read; /* said its last completion */
+    bool more_to_read; /* said its last completion, or who issues it: try before you poll */
     uint8_t kind;
     int fd;
     struct rondo_link waiting; /* in the line of those that wait for a buffer */
