@@ -1,452 +1,888 @@
 #!/usr/bin/env python3
-"""Run scenarios on CPython's asyncio, and print what happened as lines of JSON: the oracle.
+"""Runs scenarios (README.md) on CPython's asyncio and prints what protocols and peers saw: the oracle.
 
-    asyncio_trace.py [--scenarios DIR] [FILE…]
+Two threads for each scenario: the loop, where the protocols live, and this one, the conductor, which plays the peers
+with plain sockets and takes one step after another. Whatever waits has a bound, PATIENCE.
 
-Two things that Debian 12's Python 3.11 lacks are done here by the rules of later versions, with public calls only:
-Server.close_clients and abort_clients (3.13), and a wait_closed that waits for the last client (3.12.1).
+With --notes it also tells what the runner must know to judge decided deviations, for instance that bytes were accepted
+after close(); with --whole, all data in full.
 """
+import argparse
 import asyncio
+import collections
+import contextlib
+import errno
+import json
 import os
+import select
+import shutil
 import socket
 import struct
 import sys
 import tempfile
 import threading
+import time
 
-from records import Trace, error_name, main
-from scenario import Scenario, pattern
+import scenario as language
+from records import Trace
 
-PATIENCE_S = 10
-
-
-class Timeout(Exception):
-    pass
-
-
-class Behaviour:
-    """What a protocol of the scenario does: shared by Plain and Buffered."""
-
-    def __init__(self, driver, connection, spec):
-        self.driver, self.connection, self.spec = driver, connection, spec
-        self.name = spec.name
-        if spec.buffer_size is not None:
-            self.memory = bytearray(spec.buffer_size)
-
-    def run(self, event, **more):
-        return self.driver.callback(self, event, **more)
-
-    def connection_made(self, transport):
-        self.connection.transport = transport
-        self.driver.made(self.connection, transport)
-        self.run("connection_made")
-
-    def connection_lost(self, error):
-        self.run("connection_lost", error=error_name(error))
-
-    def pause_writing(self):
-        self.run("pause_writing")
-
-    def resume_writing(self):
-        self.run("resume_writing")
-
-    def eof_received(self):
-        return self.run("eof_received")
+PATIENCE = 10.0         # seconds
+SOON = 1.0
+QUIET_TURNS = 5
+TURN = 0.0003
+ACTIONS_MAX = 100000
 
 
-class Plain(Behaviour, asyncio.Protocol):
-    def data_received(self, data):
-        self.run("data_received", data=bytes(data))
+class Failed(Exception):
+    """A step could not be done; the message becomes the trace's error line."""
 
 
-class Buffered(Behaviour, asyncio.BufferedProtocol):
-    def get_buffer(self, size_hint):
-        return self.memory
+def name_of(error):
+    if error is None:
+        return None
+    if isinstance(error, OSError) and error.errno is not None:
+        return errno.errorcode.get(error.errno, str(error.errno))
+    return type(error).__name__
 
-    def buffer_updated(self, size):
-        self.run("data_received", data=bytes(self.memory[:size]))
+
+def set_buffers(sock, numbers):
+    for name, option in (("send", socket.SO_SNDBUF), ("receive", socket.SO_RCVBUF)):
+        if name in numbers:
+            sock.setsockopt(socket.SOL_SOCKET, option, numbers[name])
 
 
 class Connection:
+    """What is known of connection K: its transport, once it is made, and its peer."""
+
     def __init__(self, number):
         self.number = number
-        self.name = f"transport {number}"
         self.transport = None
-        self.lost = False
+        self.made = self.lost = self.in_lost = False
+        self.asked = False              # transport connect
+        self.counts = collections.Counter()
         self.received = 0
-        self.current = b""  # what the callback under way was given
-        self.counts = {}
+        self.tail = bytearray()
+        self.fired = set()
+        self.sendfiles = 0              # under way
+        self.wrote_in = 0               # the turn of the last write
+        self.sockname = None            # this end's address, by the kernel
+        self.expected_peername = None
+        self.peer = None
+        self.served = False
+
+
+class Eager:
+    """Steps a coroutine now, as a call would, and from then on by its futures; a Task would begin a turn later."""
+
+    def __init__(self, coroutine, done):
+        self.coroutine = coroutine
+        self.done = done
+        self.step()
+
+    def step(self, _=None):
+        try:
+            future = self.coroutine.send(None)
+        except StopIteration as stop:
+            self.done(stop.value, None)
+        except BaseException as error:
+            self.done(None, error)
+        else:
+            if future is None:
+                asyncio.get_running_loop().call_soon(self.step)
+            else:
+                future._asyncio_future_blocking = False
+                future.add_done_callback(self.step)
+
+
+def make_protocol_class(definition):
+    """asyncio's protocol for one of the scenario: what it is `without` stays asyncio's default."""
+    base = asyncio.Protocol if definition.receive == "data" else asyncio.BufferedProtocol
+
+    def init(self, driver, connection):
+        self.driver, self.connection, self.definition = driver, connection, definition
+        self.memory = bytearray(definition.size)
+
+    def connection_made(self, transport):
+        if self.connection is None:
+            self.connection = self.driver.arrived()
+        self.driver.connection_made(self.connection, self, transport)
+
+    def connection_lost(self, error):
+        self.driver.connection_lost(self.connection, self, error)
+
+    def data_received(self, data):
+        self.driver.received(self.connection, self, data)
+
+    def get_buffer(self, size_hint):
+        self.driver.run(self.connection, self, "get_buffer")
+        if not self.memory:
+            self.driver.note(self.connection, "get_buffer gives nothing")
+        return self.memory
+
+    def buffer_updated(self, size):
+        self.driver.received(self.connection, self, bytes(self.memory[:size]))
+
+    def eof_received(self):
+        return self.driver.event(self.connection, self, "eof_received")
+
+    def pause_writing(self):
+        self.driver.event(self.connection, self, "pause_writing")
+
+    def resume_writing(self):
+        self.driver.event(self.connection, self, "resume_writing")
+
+    members = {"__init__": init, "connection_made": connection_made, "connection_lost": connection_lost}
+    optional = [eof_received, pause_writing, resume_writing]
+    optional += [data_received] if definition.receive == "data" else [get_buffer, buffer_updated]
+    members.update({method.__name__: method for method in optional if method.__name__ not in definition.without})
+    return type(definition.name, (base,), members)
 
 
 class Driver:
+    """One scenario on one loop."""
+
     def __init__(self, scenario):
         self.scenario = scenario
         self.trace = Trace()
-        self.changed = threading.Condition()
-        self.connections = []
-        self.peers = {}
+        self.connections = {}
+        self.arriving = collections.deque()
+        self.classes = {name: make_protocol_class(it) for name, it in scenario.protocols.items()}
         self.server = None
-        self.server_closed = False
+        self.server_closed = self.server_gone = False
+        self.server_waiters = 0
         self.listener = None
-        self.files = []
+        self.folder = None
+        self.turn = 0
+        self.actions = 0
+        self.tasks = set()
+        self.in_call = False            # inside a call of the transport's, from which pause_writing may come
+        self.ending = False
+        self.loop = asyncio.new_event_loop()
+        self.loop.set_exception_handler(self.exception)
+        self.thread = threading.Thread(target=self.run_loop, daemon=True)
 
-    # ---- callbacks: on the loop -----------------------------------------------------------------------------
-
-    def protocol_for(self, connection, spec):
-        return (Plain if spec.buffer_size is None else Buffered)(self, connection, spec)
-
-    def accept(self):
-        connection = Connection(len(self.connections) + 1)
-        self.connections.append(connection)
-        return self.protocol_for(connection, self.scenario.protocols[0])
-
-    def made(self, connection, transport):
-        if self.scenario.buffers:
-            sock = transport.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.scenario.buffers)
-
-    def callback(self, behaviour, event, data=b"", **more):
-        connection, spec = behaviour.connection, behaviour.spec
-        returned = None
-        if event not in spec.without:
-            if event == "data_received":
-                more["data"] = data
-            if spec.name != "main":
-                more["protocol"] = spec.name
-            self.trace.put(connection.name, "event", event, **more)
-        connection.current = data
-        before, connection.received = connection.received, connection.received + len(data)
-        for wanted, count, actions in spec.handlers:
-            if wanted == event or (wanted == "received" and before < count <= connection.received):
-                returned = self.perform_all(connection, actions, returned)
-        with self.changed:
-            connection.counts[event] = connection.counts.get(event, 0) + 1
-            connection.lost = connection.lost or event == "connection_lost"
-            self.changed.notify_all()
-        return returned if event not in spec.without else None
-
-    def perform_all(self, connection, actions, returned):
-        for action in actions:
-            if action.call == "return":
-                returned = action.arguments[0]
-            elif action.call.startswith("server "):
-                self.perform_on_server(action.call[7:])
-            else:
-                self.perform(connection, action)
-        return returned
-
-    def perform(self, connection, action):
-        name, call = connection.name, action.call
-        if connection.lost or connection.transport is None:
-            self.trace.put(name, "call", call, gone=True)
-            return
-        if call in ("write", "writelines", "echo") and connection.transport.is_closing():
-            self.trace.put(name, "call", call, closing=True)
-        try:
-            result = getattr(self, "call_" + call, None)
-            if result is not None:
-                result = result(connection, *action.arguments)
-            else:
-                result = getattr(connection.transport, call)(*action.arguments)
-        except Exception:
-            self.trace.put(name, "call", call, raised=True)
-            return
-        if result is not None:
-            self.trace.put(name, "call", call, result=result)
-
-    def call_echo(self, connection):
-        connection.transport.write(connection.current)
-
-    def call_writelines(self, connection, *chunks):
-        connection.transport.writelines(chunks)
-
-    def call_set_write_buffer_limits(self, connection, limits):
-        connection.transport.set_write_buffer_limits(**limits)
-
-    def call_get_write_buffer_limits(self, connection):
-        low, high = connection.transport.get_write_buffer_limits()
-        return {"low": low, "high": high}
-
-    def call_get_extra_info(self, connection, name):
-        value = connection.transport.get_extra_info(name)
-        if value is None:
-            return "none"
-        if name == "socket":
-            return "socket"
-        if isinstance(value, tuple):
-            return f"{len(value) == 4 and 'inet6' or 'inet'} {value[0]}"
-        return "unix" if name in ("peername", "sockname") else "something"
-
-    def call_set_protocol(self, connection, name):
-        spec = next(spec for spec in self.scenario.protocols if spec.name == name)
-        connection.transport.set_protocol(self.protocol_for(connection, spec))
-
-    def call_get_protocol(self, connection):
-        return connection.transport.get_protocol().name
-
-    def call_sendfile(self, connection, content, numbers):
-        if connection.transport.is_closing() or numbers.get("count") == 0:
-            raise RuntimeError("what loop.sendfile raises, too, but later")
-        file = tempfile.TemporaryFile()
-        self.files.append(file)
-        file.write(content)
-        file.flush()
-        task = self.loop.create_task(self.send_file(connection, file, numbers))
-        self.files.append(task)
-
-    async def send_file(self, connection, file, numbers):
-        protocol = connection.transport.get_protocol()
-        try:
-            result = await self.loop.sendfile(connection.transport, file, numbers.get("offset", 0), numbers.get("count"))
-        except Exception:
-            if not connection.lost:
-                self.trace.put(connection.name, "call", "sendfile", raised=True)
-            return
-        if not connection.lost:
-            self.callback(protocol, "sendfile_done", result=result)
-
-    # ---- the server -----------------------------------------------------------------------------------------
-
-    def perform_on_server(self, call):
-        server, result = self.server, None
-        clients = [c.transport for c in self.connections if c.transport is not None and not c.lost]
-        if call == "is_serving":
-            result = server.is_serving()
-        elif call == "sockets":
-            result = len(server.sockets)
-        elif call == "close":
-            self.server_closed = True
-            server.close()
-        elif call in ("close_clients", "abort_clients"):
-            for transport in clients:
-                transport.close() if call == "close_clients" else transport.abort()
-        elif call == "start_serving":
-            try:
-                self.loop.create_task(server.start_serving())
-                if self.server_closed:
-                    self.trace.put("server", "call", call, raised=True)
-            except RuntimeError:
-                self.trace.put("server", "call", call, raised=True)
-        if result is not None:
-            self.trace.put("server", "call", call, result=result)
-
-    def wait_closed(self):
-        self.wait_until(lambda: self.server_closed and all(c.lost for c in self.connections), "the server's end")
-        self.trace.put("server", "event", "closed")
-
-    # ---- the conductor: a thread of its own -------------------------------------------------------------------
-
-    def wait_until(self, condition, what):
-        with self.changed:
-            if not self.changed.wait_for(condition, PATIENCE_S):
-                raise Timeout(what)
-
-    def on_loop(self, function, *arguments):
-        async def call():
-            result = function(*arguments)
-            return await result if asyncio.iscoroutine(result) else result
-        return asyncio.run_coroutine_threadsafe(call(), self.loop).result(PATIENCE_S)
+    def run_loop(self):
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
 
     def connection(self, number):
-        if number > len(self.connections):
-            raise Timeout(f"connection {number}, which was never made")
-        return self.connections[number - 1]
+        if number not in self.connections:
+            self.connections[number] = Connection(number)
+        return self.connections[number]
 
-    def conduct(self):
-        for step in self.scenario.steps:
+    def exception(self, loop, context):
+        """What asyncio has to complain of reaches the protocols; but an exception of this file's is a fault."""
+        frame = getattr(context.get("exception"), "__traceback__", None)
+        while frame is not None and frame.tb_next is not None:
+            frame = frame.tb_next
+        if frame is not None and os.path.dirname(frame.tb_frame.f_code.co_filename) == os.path.dirname(__file__):
+            self.trace.error(f"the driver failed: {context['exception']!r}, line {frame.tb_lineno}")
+
+    # ---- the protocols' side: the loop's thread
+
+    def note(self, connection, note, **more):
+        self.trace.add("transport", connection.number, note=note, **more)
+
+    def arrived(self):
+        if self.arriving:
+            return self.connection(self.arriving.popleft())
+        self.trace.error("a connection came that no peer has made")
+        return Connection(language.CONNECTIONS_MAX + 1)
+
+    def connection_made(self, connection, protocol, transport):
+        connection.transport = transport
+        connection.made = True
+        connection.served = self.server is not None
+        if self.scenario.buffers:
+            set_buffers(transport.get_extra_info("socket"), {"send": self.scenario.buffers})
+        with contextlib.suppress(OSError):
+            connection.sockname = transport.get_extra_info("socket").getsockname()
+        self.event(connection, protocol, "connection_made")
+
+    def connection_lost(self, connection, protocol, error):
+        connection.in_lost = True
+        self.event(connection, protocol, "connection_lost", error=name_of(error))
+        connection.lost = True
+        self.loop.call_soon(self.check_server)
+
+    def event(self, connection, protocol, event, **more):
+        self.trace.add("transport", connection.number, event=event, **more,
+                       **({"protocol": protocol.definition.name} if protocol.definition.name != "main" else {}))
+        return self.run(connection, protocol, event)
+
+    def received(self, connection, protocol, data):
+        connection.received += len(data)
+        name = protocol.definition.name
+        self.trace.data("transport", connection.number, "data_received", None if name == "main" else name, data)
+        self.run(connection, protocol, "data_received", data)
+        for handler in protocol.definition.handlers:
+            if handler.event == "received" and id(handler) not in connection.fired and \
+                    self.is_for(handler, connection) and self.has_come(handler, connection, data):
+                connection.fired.add(id(handler))
+                self.perform_all(connection, handler.actions)
+        connection.tail = (connection.tail + data)[-4096:]
+
+    @staticmethod
+    def has_come(handler, connection, data):
+        if handler.text:
+            return handler.text in connection.tail[-len(handler.text) + 1 or len(connection.tail):] + data
+        return connection.received >= handler.number
+
+    @staticmethod
+    def is_for(handler, connection):
+        return handler.connection in (0, connection.number)
+
+    def run(self, connection, protocol, event, data=None):
+        """The handlers of this callback; for eof_received its answer."""
+        if self.ending:
+            return False
+        if not self.in_call:
+            self.turn += 1
+        with self.trace.changed:
+            connection.counts[event] += 1
+        answer = False
+        for handler in protocol.definition.handlers:
+            if handler.event == event and self.is_for(handler, connection) and \
+                    handler.number in (0, connection.counts[event]):
+                answer = self.perform_all(connection, handler.actions, data)
+        self.trace.touch()
+        return answer
+
+    def perform_all(self, connection, actions, data=None):
+        for action in actions:
+            self.actions += 1
+            if self.actions > ACTIONS_MAX:
+                if not self.trace.failed:
+                    self.trace.error(f"more than {ACTIONS_MAX} actions: the scenario runs in circles")
+                return False
+            if action.subject == "return":
+                return action.name == "true"
+            if action.subject == "server":
+                self.server_call(action.name)
+            else:
+                self.perform(self.connection(action.connection) if action.connection else connection, action, data)
+        return False
+
+    def perform(self, connection, action, data=None):
+        number, name = connection.number, action.name
+        if name == "connect":
+            self.connect(connection)
+            return
+        if not connection.made or connection.lost:
+            self.trace.add("transport", number, call=name, gone=True)
+            return
+        if name == "mark":
+            self.trace.add("transport", number, call="mark", text=action.text)
+            return
+        outer, self.in_call = self.in_call, True
+        try:
+            result = getattr(self, "call_" + name)(connection, connection.transport, action, data)
+        except Exception as error:
+            written = [data] if name == "echo" else action.data if name in ("write", "writelines") else []
+            self.note(connection, f"{type(error).__name__}: {error}", bytes=b"".join(written).decode("latin-1"))
+            self.trace.add("transport", number, call=name, raised=True)
+        else:
+            if result is not self.VOID:
+                self.trace.add("transport", number, call=name, result=result)
+        finally:
+            self.in_call = outer
+
+    # ---- the calls, one by one
+
+    VOID = object()
+
+    def writing(self, connection, transport, data, write):
+        """Tell of bytes that asyncio accepts after close(), and when it was that something was written."""
+        connection.wrote_in = self.turn
+        before = transport.get_write_buffer_size()
+        late = transport.is_closing()
+        write(data)
+        if late and transport.get_write_buffer_size() > before:
+            self.note(connection, "written after close", bytes=b"".join(data).decode("latin-1"))
+        return self.VOID
+
+    def call_write(self, connection, transport, action, data):
+        return self.writing(connection, transport, action.data, lambda data: transport.write(data[0]))
+
+    def call_writelines(self, connection, transport, action, data):
+        return self.writing(connection, transport, action.data, transport.writelines)
+
+    def call_echo(self, connection, transport, action, data):
+        return self.writing(connection, transport, [data], lambda data: transport.write(data[0]))
+
+    def call_write_eof(self, connection, transport, action, data):
+        transport.write_eof()
+        return self.VOID
+
+    def call_can_write_eof(self, connection, transport, action, data):
+        return transport.can_write_eof()
+
+    def call_close(self, connection, transport, action, data):
+        transport.close()
+        return self.VOID
+
+    def call_abort(self, connection, transport, action, data):
+        if not connection.in_lost:
+            self.note(connection, "abort")
+        transport.abort()
+        return self.VOID
+
+    def call_is_closing(self, connection, transport, action, data):
+        return transport.is_closing()
+
+    def call_pause_reading(self, connection, transport, action, data):
+        transport.pause_reading()
+        return self.VOID
+
+    def call_resume_reading(self, connection, transport, action, data):
+        if connection.counts["eof_received"] and not transport.is_closing() and not transport.is_reading():
+            self.note(connection, "resumed after eof")
+        transport.resume_reading()
+        return self.VOID
+
+    def call_is_reading(self, connection, transport, action, data):
+        if connection.sendfiles:
+            self.note(connection, "sendfile under way")
+        return transport.is_reading()
+
+    def call_set_write_buffer_limits(self, connection, transport, action, data):
+        paused = transport._protocol_paused
+        transport.set_write_buffer_limits(**action.numbers)
+        low, _ = transport.get_write_buffer_limits()
+        if paused and transport.get_write_buffer_size() <= low and not connection.in_lost:
+            self.note(connection, "limits raised while paused")
+        return self.VOID
+
+    def call_get_write_buffer_limits(self, connection, transport, action, data):
+        low, high = transport.get_write_buffer_limits()
+        return {"low": low, "high": high}
+
+    def call_get_write_buffer_size(self, connection, transport, action, data):
+        if connection.wrote_in == self.turn:
+            self.note(connection, "written in this turn")
+        return self.size_class(transport)
+
+    @staticmethod
+    def size_class(transport):
+        """How many bytes the kernel has taken by now is chance; which of these it is, is not."""
+        size = transport.get_write_buffer_size()
+        low, high = transport.get_write_buffer_limits()
+        if size == 0:
+            return "0"
+        return "up to low" if size <= low else "up to high" if size <= high else "above high"
+
+    def call_get_extra_info(self, connection, transport, action, data):
+        value = transport.get_extra_info(action.text)
+        if value is None:
+            return "none"
+        if action.text == "socket":
+            return "socket"
+        if action.text not in ("peername", "sockname"):
+            return "something"
+        expected = connection.sockname if action.text == "sockname" else connection.expected_peername
+        family = f"inet {value[0]}" if isinstance(value, tuple) else "unix"
+        return family + (" matches" if (value or None) == (expected or None) else " differs")
+
+    def call_set_protocol(self, connection, transport, action, data):
+        if connection.in_lost:
+            self.note(connection, "set_protocol in connection_lost")
+        transport.set_protocol(self.classes[action.text](self, connection))
+        return self.VOID
+
+    def call_get_protocol(self, connection, transport, action, data):
+        protocol = transport.get_protocol()
+        return None if protocol is None else protocol.definition.name
+
+    def call_sendfile(self, connection, transport, action, data):
+        """A failure that comes later is no line: connection_lost tells it."""
+        file = os.fdopen(os.memfd_create("sendfile"), "w+b", buffering=0)
+        file.write(action.data[0])
+        connection.sendfiles += 1
+        connection.wrote_in = self.turn
+        failure = None
+
+        def done(result, error):
+            nonlocal failure
+            failure = error
+            file.close()
+            connection.sendfiles -= 1
+            if error is None and not connection.lost and transport.get_protocol() is not None:
+                self.event(connection, transport.get_protocol(), "sendfile_done", result=result)
+
+        Eager(self.loop.sendfile(transport, file, action.numbers.get("offset", 0), action.numbers.get("count")), done)
+        if failure is not None:
+            raise failure
+        return self.VOID
+
+    # ---- servers
+
+    def server_call(self, name):
+        try:
+            result = getattr(self, "server_" + name)()
+        except Exception:
+            self.trace.add("server", 0, call=name, raised=True)
+            return
+        if result is not None:
+            self.trace.add("server", 0, call=name, result=result)
+
+    def server_start_serving(self):
+        if self.server_closed:
+            raise RuntimeError
+        Eager(self.server.start_serving(), lambda result, error: None)
+
+    def server_is_serving(self):
+        return self.server.is_serving()
+
+    def server_sockets(self):
+        return len(self.server.sockets)
+
+    def server_path_exists(self):
+        return os.path.exists(self.path)
+
+    def server_close(self):
+        """Like 3.13, which removes its socket file; 3.11 leaves it."""
+        if self.server_closed:
+            return
+        self.server_closed = True
+        self.server.close()
+        if self.scenario.socket == "unix":
+            with contextlib.suppress(OSError):
+                if os.stat(self.path).st_ino == self.inode:
+                    os.unlink(self.path)
+        self.loop.call_soon(self.check_server)
+
+    def server_wait_closed(self):
+        """3.12.1's rule, closed and without clients; 3.11's own returns at once."""
+        if self.server_gone:
+            self.closed_event()
+        else:
+            self.server_waiters += 1
+
+    def check_server(self):
+        if self.server_gone or not self.server_closed or \
+                any(it.served and not it.lost for it in self.connections.values()):
+            return
+        self.server_gone = True
+        for _ in range(self.server_waiters):
+            self.closed_event()
+        self.trace.touch()
+
+    def closed_event(self):
+        self.connection(0).counts["closed"] += 1
+        self.trace.add("server", 0, event="closed")
+
+    def clients(self):
+        return [it for _, it in sorted(self.connections.items()) if it.served and it.made and not it.lost]
+
+    def server_close_clients(self):
+        """3.13's."""
+        for connection in self.clients():
+            connection.transport.close()
+
+    def server_abort_clients(self):
+        """3.13's."""
+        for connection in self.clients():
+            self.note(connection, "abort")
+            connection.transport.abort()
+
+    # ---- clients
+
+    def connect(self, connection):
+        if connection.asked and not connection.counts["connection_failed"]:
+            self.trace.error(f"transport {connection.number} connect: it was connected already")
+            return
+        connection.asked = True
+        connection.counts["connection_failed"] = 0
+        connection.expected_peername = self.address[1]
+
+        def factory():
+            return self.classes["main"](self, connection)
+
+        async def connecting():
             try:
-                getattr(self, "step_" + step.who)(step.number, step.action)
-            except (Timeout, socket.timeout, TimeoutError) as timeout:
-                self.trace.put("scenario", "error", f"line {step.line}: waited in vain for {timeout}")
-                break
-        self.on_loop(self.trace.stop)
+                if self.scenario.socket == "tcp":
+                    await self.loop.create_connection(factory, *self.address[1])
+                else:
+                    await self.loop.create_unix_connection(factory, self.address[1])
+            except OSError as error:
+                with self.trace.changed:
+                    connection.counts["connection_failed"] += 1
+                self.trace.add("transport", connection.number, event="connection_failed", error=name_of(error))
 
-    def step_transport(self, number, action):
-        if action.call == "connect":
-            self.on_loop(self.connect_out, number)
-        else:
-            self.on_loop(self.perform, self.connection(number), action)
+        task = self.loop.create_task(connecting())
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
-    def step_server(self, number, action):
-        if action.call == "server wait_closed":
-            self.wait_closed()
-        else:
-            self.on_loop(self.perform_on_server, action.call[7:])
-            self.on_loop(asyncio.sleep, 0)
+    # ---- the conductor's side
 
-    def step_wait(self, number, action):
-        if action.call == "connection_failed":
-            self.wait_until(lambda: number in self.failed, "connection_failed")
+    def on_loop(self, call, *args):
+        """Run it on the loop, outside of any callback, and wait until it has run."""
+        done = threading.Event()
+
+        def run():
+            self.turn += 1
+            try:
+                call(*args)
+            finally:
+                done.set()
+
+        self.loop.call_soon_threadsafe(run)
+        if not done.wait(PATIENCE):
+            raise Failed("the loop does not answer")
+
+    def rest(self):
+        """Until nothing moves any more: some turns of the loop without a line."""
+        deadline = time.monotonic() + PATIENCE
+        quiet = 0
+        while quiet < QUIET_TURNS:
+            before = self.trace.count
+            time.sleep(TURN)
+            self.on_loop(lambda: None)
+            quiet = quiet + 1 if self.trace.count == before else 0
+            if self.trace.failed:
+                raise Failed(None)
+            if time.monotonic() > deadline:
+                raise Failed("no rest: it goes on and on")
+
+    def wait_until(self, is_so, what):
+        if not self.trace.wait(is_so, PATIENCE):
+            raise Failed(None if self.trace.failed else f"{what}: not within {PATIENCE:.0f} s")
+
+    def start(self):
+        scenario = self.scenario
+        self.folder = tempfile.mkdtemp(prefix="conformance-")
+        self.path = os.path.join(self.folder, "socket")
+        name = self.path if scenario.socket == "unix" else b"\0" + os.path.basename(self.folder).encode()
+        self.family = socket.AF_INET if scenario.socket == "tcp" else socket.AF_UNIX
+        self.thread.start()
+        if scenario.transport == "server":
+            self.serve(name)
             return
-        self.wait_until(lambda: len(self.connections) >= number, f"connection {number}")
-        connection = self.connections[number - 1]
-        if action.call == "received":
-            self.wait_until(lambda: connection.received >= action.arguments[0], f"{action.arguments[0]} bytes")
-        elif action.call == "sent":
-            for _ in range(PATIENCE_S * 1000):
-                if connection.lost or self.on_loop(connection.transport.get_write_buffer_size) == 0:
-                    return
-                with self.changed:
-                    self.changed.wait(0.001)
-            raise Timeout("the output to be sent")
+        self.listener = self.new_socket()
+        self.address = {1: name}
+        if scenario.socket == "tcp":    # a port of its own, where nobody listens until the peer does
+            self.listener.bind(("127.0.0.1", 0))
+            self.address = {1: self.listener.getsockname()}
+        if scenario.transport == "accepted":
+            self.peer_listen()
+
+    def serve(self, name):
+        scenario = self.scenario
+
+        def factory():
+            return self.classes["main"](self, None)
+
+        async def serving():
+            now = scenario.start == "now"
+            if scenario.socket != "tcp":
+                return await self.loop.create_unix_server(factory, name, start_serving=now)
+            hosts = [f"127.0.0.{i}" for i in range(1, scenario.addresses + 1)]
+            return await self.loop.create_server(factory, hosts, 0, start_serving=now)
+
+        self.server = asyncio.run_coroutine_threadsafe(serving(), self.loop).result(PATIENCE)
+        self.address = {1: name}
+        if scenario.socket == "tcp":
+            names = [it.getsockname() for it in self.server.sockets]
+            self.address = {int(it[0].rpartition(".")[2]): it for it in names}
+        elif scenario.socket == "unix":
+            self.inode = os.stat(self.path).st_ino
+
+    def run_steps(self):
+        for steps in self.scenario.lines:
+            self.trace.line = steps[0].line
+            try:
+                for step in steps:
+                    self.step(step)
+                self.rest()
+            except Failed as failed:
+                if failed.args[0] is not None:
+                    self.trace.error(str(failed))
+            except OSError as error:
+                self.trace.error(name_of(error) or "TimeoutError")
+            if self.trace.failed:
+                return
+
+    def step(self, step):
+        for number in range(step.first, step.last + 1):
+            connection = self.connection(number)
+            if step.subject == "transport":
+                for action in step.actions:
+                    if action.name == "connect":
+                        connection.counts["connection_failed"] += 0
+                self.on_loop(self.perform_all, connection, [self.of(action, number) for action in step.actions])
+                if step.actions[-1].name == "connect":
+                    self.trace.wait(lambda: connection.made or connection.counts["connection_failed"], SOON)
+                continue
+            for action in step.actions:
+                if step.subject == "peer":
+                    getattr(self, "peer_" + action.name)(connection, action)
+                elif step.subject == "server":
+                    self.server_step(action)
+                elif step.subject == "wait":
+                    self.wait(connection, action)
+                else:
+                    time.sleep(action.numbers["ms"] / 1000)
+
+    @staticmethod
+    def of(action, number):
+        return language.Action("transport", number, action.name, action.data, action.numbers, action.text)
+
+    def server_step(self, action):
+        before = self.connection(0).counts["closed"]
+        self.on_loop(self.server_call, action.name)
+        if action.name == "wait_closed":
+            self.wait_until(lambda: self.connection(0).counts["closed"] > before, "server wait_closed")
+
+    def wait(self, connection, action):
+        name, number = action.name, action.numbers.get("number", 0)
+        what = f"wait {connection.number} {name} {number}" if number else f"wait {connection.number} {name}"
+        if name == "received":
+            self.wait_until(lambda: connection.received >= number, what)
+        elif name == "sent":
+            self.wait_sent(connection, what)
         else:
-            self.wait_until(lambda: connection.counts.get(action.call, 0) > 0, action.call)
+            self.wait_until(lambda: connection.counts[name] >= number, what)
 
-    # ---- the peer: a plain blocking socket --------------------------------------------------------------------
+    def wait_sent(self, connection, what):
+        deadline = time.monotonic() + PATIENCE
+        sizes = [1]
 
-    def step_peer(self, number, action):
-        peer = self.peers.get(number)
-        if peer is None and action.call not in ("listen", "connect", "accept"):
-            self.trace.put(f"peer {number}", "call", action.call, gone=True)
+        def ask():
+            sizes[0] = 0 if connection.lost or not connection.made else connection.transport.get_write_buffer_size()
+
+        while sizes[0] > 0:
+            self.on_loop(ask)
+            if time.monotonic() > deadline:
+                raise Failed(f"{what}: not within {PATIENCE:.0f} s")
+            time.sleep(TURN)
+
+    # ---- peers
+
+    def peer_listen(self, connection=None, action=None):
+        if self.scenario.socket != "tcp":
+            self.listener.bind(self.address[1])
+        self.listener.listen()
+
+    def peer_stop_listening(self, connection, action):
+        self.listener.close()
+
+    def peer_buffers(self, connection, action):
+        if self.scenario.transport == "client" and connection.peer is None:
+            set_buffers(self.listener, action.numbers)
             return
-        getattr(self, "peer_" + action.call)(number, peer, *action.arguments)
+        set_buffers(self.peer_socket(connection), action.numbers)
+
+    def peer_socket(self, connection):
+        if connection.peer is None:
+            connection.peer = self.new_socket()
+        return connection.peer
 
     def new_socket(self):
-        sock = socket.socket(socket.AF_INET if self.scenario.socket == "tcp" else socket.AF_UNIX)
+        sock = socket.socket(self.family)
         if self.scenario.buffers:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.scenario.buffers)
+            set_buffers(sock, {"receive": self.scenario.buffers})
         return sock
 
-    def own(self, number, sock):
-        sock.settimeout(PATIENCE_S)
-        if self.scenario.socket == "tcp":
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.peers[number] = sock
+    def connected_peer(self, connection):
+        if connection.peer is None or connection.peer.fileno() < 0:
+            raise Failed(f"peer {connection.number} is not connected")
+        return connection.peer
 
-    def peer_listen(self, number, peer):
-        if self.listener is None:
-            self.listener = self.new_socket()
-            self.listener.settimeout(PATIENCE_S)
-            self.listener.bind(self.address)
-            self.listener.listen()
-
-    def peer_accept(self, number, peer):
-        self.own(number, self.listener.accept()[0])
-
-    def peer_connect(self, number, peer):
-        sock, before = self.new_socket(), len(self.connections)
-        sock.settimeout(PATIENCE_S)
+    def peer_connect(self, connection, action):
+        if connection.asked:
+            raise Failed(f"peer {connection.number} connect: it was connected already")
+        connection.asked = True
+        peer = self.peer_socket(connection)
+        if self.family == socket.AF_INET:
+            peer.bind(("127.0.0.1", 0))
+            connection.expected_peername = peer.getsockname()
+        peer.settimeout(PATIENCE)
+        self.arriving.append(connection.number)
         try:
-            sock.connect(self.address)
-        except (ConnectionRefusedError, FileNotFoundError):
-            self.trace.put(f"peer {number}", "event", "refused")
-            sock.close()
-            return
-        self.own(number, sock)
-        if self.scenario.transport == "accepted":
-            accepted = self.listener.accept()[0]
-            self.on_loop(self.loop.connect_accepted_socket, self.accept, accepted)
-        if not self.server_closed:
-            self.wait_until(lambda: len(self.connections) > before and
-                            self.connections[before].counts.get("connection_made"), "connection_made")
-
-    def peer_send(self, number, peer, data):
-        try:
-            peer.sendall(data)
-        except (ConnectionResetError, BrokenPipeError):
-            self.trace.put(f"peer {number}", "event", "broken")
-
-    def peer_half_close(self, number, peer):
-        try:
-            peer.shutdown(socket.SHUT_WR)
-        except OSError:
-            self.trace.put(f"peer {number}", "event", "broken")
-
-    def receive(self, number, peer, size):
-        """At most so many bytes; None at the end, which is put down."""
-        try:
-            data = peer.recv(size)
-        except ConnectionResetError:
-            self.trace.put(f"peer {number}", "event", "reset")
-            return None
-        if not data:
-            self.trace.put(f"peer {number}", "event", "eof")
-            return None
-        self.trace.put(f"peer {number}", "event", "data", data=data)
-        return data
-
-    def peer_read(self, number, peer, size):
-        while size > 0:
-            data = self.receive(number, peer, min(size, 65536))
-            if data is None:
-                return
-            size -= len(data)
-
-    def peer_read_to_end(self, number, peer):
-        while self.receive(number, peer, 65536) is not None:
-            pass
-
-    def peer_reset(self, number, peer):
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.peer_close(number, peer)
-
-    def peer_close(self, number, peer):
-        peer.close()
-        del self.peers[number]
-
-    # ---- a scenario's beginning and end -----------------------------------------------------------------------
-
-    async def connect_out(self, number):
-        connection = Connection(number)
-        while len(self.connections) < number:
-            self.connections.append(connection)
-        protocol = self.protocol_for(connection, self.scenario.protocols[0])
-        try:
-            if self.scenario.socket == "tcp":
-                await self.loop.create_connection(lambda: protocol, *self.address)
-            else:
-                await self.loop.create_unix_connection(lambda: protocol, self.address)
+            peer.connect(self.address[action.numbers.get("number", 1)])
         except OSError as error:
-            self.trace.put(connection.name, "event", "connection_failed", error=error_name(error))
-            with self.changed:
-                self.failed.add(number)
-                self.changed.notify_all()
+            self.arriving.remove(connection.number)
+            if not isinstance(error, (ConnectionRefusedError, FileNotFoundError)):
+                raise
+            self.trace.add("peer", connection.number, event="refused")
+            peer.close()
+            return
+        if self.scenario.transport == "accepted":
+            self.listener.settimeout(PATIENCE)
+            accepted, _ = self.listener.accept()
+            self.on_loop(self.accepted, connection, accepted)
+        self.trace.wait(lambda: connection.made, SOON)
 
-    async def start(self, folder):
-        self.loop = asyncio.get_running_loop()
-        self.loop.set_exception_handler(lambda loop, context: None)
-        self.failed = set()
-        names = {"unix": os.path.join(folder, "socket"), "abstract": "\0" + os.path.basename(folder)}
-        self.address = names.get(self.scenario.socket)
-        if self.scenario.transport == "client":
-            if self.address is None:
-                with socket.socket() as probe:  # a port where nobody listens, until the peer does
-                    probe.bind(("127.0.0.1", 0))
-                    self.address = probe.getsockname()
-        elif self.scenario.transport == "accepted":
-            self.address = self.address or ("127.0.0.1", 0)
-            self.peer_listen(0, None)
-            self.address = self.listener.getsockname()
+    def accepted(self, connection, accepted):
+        accepted.setblocking(False)
+        self.arriving.remove(connection.number)
+        task = self.loop.create_task(self.loop.connect_accepted_socket(
+            lambda: self.classes["main"](self, connection), accepted))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def peer_accept(self, connection, action):
+        self.listener.settimeout(PATIENCE)
+        try:
+            connection.peer, _ = self.listener.accept()
+        except TimeoutError:
+            raise Failed(f"peer {connection.number} accept: not within {PATIENCE:.0f} s") from None
+
+    def peer_half_close(self, connection, action):
+        try:
+            self.connected_peer(connection).shutdown(socket.SHUT_WR)
+        except OSError as error:
+            self.trace.add("peer", connection.number, event="broken")
+
+    def peer_close(self, connection, action):
+        self.connected_peer(connection).close()
+
+    def peer_reset(self, connection, action):
+        peer = self.connected_peer(connection)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+
+    def peer_send(self, connection, action):
+        self.exchange(connection, action.data[0], 0, f"peer {connection.number} send")
+
+    def peer_exchange(self, connection, action):
+        self.exchange(connection, action.data[0], action.numbers["number"], f"peer {connection.number} exchange")
+
+    def exchange(self, connection, data, size, what):
+        """Send, and meanwhile read `size` bytes."""
+        peer = self.connected_peer(connection)
+        peer.setblocking(False)
+        deadline = time.monotonic() + PATIENCE
+        view, got = memoryview(data), 0
+        while view or got < size:
+            poll = select.poll()
+            poll.register(peer, (select.POLLOUT if view else 0) | (select.POLLIN if got < size else 0))
+            if not poll.poll(max(0, deadline - time.monotonic()) * 1000):
+                raise Failed(f"{what}: not within {PATIENCE:.0f} s; {len(view)} bytes are unsent, {got} were read")
+            if view:
+                try:
+                    view = view[peer.send(view):]
+                except BlockingIOError:
+                    pass
+                except OSError as error:
+                    self.trace.add("peer", connection.number, event="broken")
+                    return
+            if got < size:
+                try:
+                    piece = self.receive(connection, peer, size - got)
+                except BlockingIOError:
+                    continue
+                if not piece:
+                    return
+                got += len(piece)
+
+    def receive(self, connection, peer, size):
+        """What is there, told in the trace; b"" for an end."""
+        try:
+            piece = peer.recv(min(size, 65536))
+        except BlockingIOError:
+            raise
+        except ConnectionResetError:
+            self.trace.add("peer", connection.number, event="reset")
+            return b""
+        except OSError as error:
+            self.trace.add("peer", connection.number, event="read_failed", error=name_of(error))
+            return b""
+        if not piece:
+            self.trace.add("peer", connection.number, event="eof")
         else:
-            start = not self.scenario.start_later
-            if self.scenario.socket == "tcp":
-                self.server = await self.loop.create_server(self.accept, "127.0.0.1", 0, start_serving=start)
-                self.address = self.server.sockets[0].getsockname()
-            else:
-                self.server = await self.loop.create_unix_server(self.accept, self.address, start_serving=start)
+            self.trace.data("peer", connection.number, "data", None, piece)
+        return piece
 
-    async def run(self):
-        with tempfile.TemporaryDirectory() as folder:
-            await self.start(folder)
-            await self.loop.run_in_executor(None, self.conduct)
-            if self.server is not None:
-                self.server.close()
-            for connection in self.connections:
-                if connection.transport is not None and not connection.lost:
-                    connection.transport.abort()
-            for sock in [*self.peers.values(), *([self.listener] if self.listener else [])]:
-                sock.close()
-            for _ in range(3):
-                await asyncio.sleep(0)
-            for file in self.files:
-                file.cancel() if isinstance(file, asyncio.Task) else file.close()
+    def peer_read_nothing(self, connection, action):
+        readable, _, _ = select.select([self.connected_peer(connection)], [], [], 0.05)
+        self.trace.add("peer", connection.number, event="something" if readable else "nothing")
+
+    def peer_read_to_end(self, connection, action):
+        self.read(connection, sys.maxsize, "no end")
+
+    def peer_read(self, connection, action):
+        self.read(connection, action.numbers["number"], "too few bytes")
+
+    def read(self, connection, left, missing):
+        peer = self.connected_peer(connection)
+        peer.setblocking(False)
+        deadline = time.monotonic() + PATIENCE
+        while left > 0 and not self.trace.failed:
+            poll = select.poll()
+            poll.register(peer, select.POLLIN)
+            if not poll.poll(max(0, deadline - time.monotonic()) * 1000):
+                raise Failed(f"peer {connection.number} read: {missing} in {PATIENCE:.0f} s")
+            with contextlib.suppress(BlockingIOError):
+                piece = self.receive(connection, peer, left)
+                if not piece:
+                    return
+                left -= len(piece)
+
+    # ---- the end
+
+    def finish(self):
+        """Let nothing of this scenario be left for the next. What it brings is no part of the trace."""
+        last, self.trace = self.trace, Trace()
+        for connection in self.connections.values():
+            if connection.peer is not None:
+                connection.peer.close()
+        if self.listener is not None:
+            self.listener.close()
+        if self.thread.is_alive():
+            with contextlib.suppress(Failed):
+                self.on_loop(self.abort_all)
+                open_ones = [it for it in self.connections.values() if it.made]
+                if not self.trace.wait(lambda: all(it.lost for it in open_ones), PATIENCE) and not self.trace.failed:
+                    last.error("a connection was not lost after abort")
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self.thread.join(PATIENCE)
+            self.loop.close()
+        if self.folder is not None:
+            shutil.rmtree(self.folder)
+        self.trace = last
+
+    def abort_all(self):
+        self.ending = True
+        for task in self.tasks:
+            task.cancel()
+        if self.server is not None:
+            self.server_close()
+        for connection in self.connections.values():
+            if connection.made and not connection.lost:
+                connection.transport.abort()
 
 
-def run(scenario):
+def trace(path, options):
+    """Returns an exit status."""
+    try:
+        scenario = language.read(path)
+    except (language.ScenarioError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(json.dumps({"scenario": scenario.name}), flush=True)
     driver = Driver(scenario)
-    asyncio.run(driver.run())
-    return driver.trace
+    try:
+        driver.start()
+        driver.run_steps()
+    finally:
+        driver.finish()
+    driver.trace.print(options.whole, options.notes)
+    return 1 if driver.trace.failed else 0
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Run scenarios on asyncio; print what was seen, as JSON lines.")
+    parser.add_argument("--scenarios", metavar="DIR", help="run all DIR/*.scenario")
+    parser.add_argument("--whole", action="store_true", help="print all data in full")
+    parser.add_argument("--notes", action="store_true", help="print the notes for decided deviations, too")
+    parser.add_argument("files", metavar="FILE", nargs="*")
+    options = parser.parse_args()
+    files = (language.files_of(options.scenarios) if options.scenarios else []) + options.files
+    if not files:
+        parser.error("no scenarios: name files, or a folder by --scenarios DIR")
+    return max(trace(path, options) for path in files)
 
 
 if __name__ == "__main__":
-    sys.exit(main(run, Scenario))
+    sys.exit(main())

@@ -1,83 +1,93 @@
-"""What happened in a scenario: a sequence of records for each transport, each peer, and the server."""
-import argparse
-import errno
+"""What a driver saw, as JSON lines. Each "on" and connection is a sequence of its own; only within one has order a
+meaning. Adjacent data is one line, whatever the pieces in which it came."""
+import collections
 import json
-import pathlib
 import sys
 import threading
 import zlib
 
-SHOWN_WHOLE = 80
+SHORT = 80              # bytes; longer data is told by size, checksum and beginning
+DATA_MAX = 256 * 1024 * 1024
+LINES_MAX = 20000
 
 
-def error_name(error):
-    """asyncio's exception as rondo's errno, by name; None for an orderly end."""
-    if error is None:
-        return None
-    number = getattr(error, "errno", None)
-    return errno.errorcode.get(number, str(number)) if number else type(error).__name__
-
-
-def shown(data):
-    text = data.decode("latin-1")
-    if len(data) <= SHOWN_WHOLE:
-        return text
-    return {"size": len(data), "adler32": zlib.adler32(data), "begins": text[:20]}
+def shown(data, whole):
+    if whole or len(data) <= SHORT:
+        return data.decode("latin-1")
+    return {"size": len(data), "adler32": zlib.adler32(data), "begins": data[:20].decode("latin-1")}
 
 
 class Trace:
+    """Any thread may add; whoever waits for something is woken by each line."""
+
     def __init__(self):
-        self.lock = threading.Lock()
-        self.sequences = {}
-        self.stopped = False
+        self.changed = threading.Condition()
+        self.count = 0
+        self.size = 0
+        self.lines = 0
+        self.sequences = collections.defaultdict(list)
+        self.failed = False
+        self.line = 0           # of the step under way
 
-    def put(self, on, kind, name, **more):
-        with self.lock:
-            if self.stopped:
-                return
-            sequence = self.sequences.setdefault(on, [])
-            record = {kind: name, **more}
+    def _append(self, on, connection, line):
+        self.lines += 1
+        if self.lines <= LINES_MAX:
+            self.sequences[on, connection].append(line)
+        elif not self.failed:
+            self._error(f"more than {LINES_MAX} lines: the scenario runs in circles")
+
+    def _error(self, what):
+        self.failed = True
+        self.sequences["scenario", 0].append({"on": "scenario", "error": what, "line": self.line})
+
+    def add(self, on, connection, **fields):
+        line = {"on": f"{on} {connection}" if connection else on, **fields}
+        with self.changed:
+            self.count += 1
+            self._append(on, connection, line)
+            self.changed.notify_all()
+
+    def data(self, on, connection, event, protocol, data):
+        with self.changed:
+            self.count += 1
+            self.size += len(data)
+            self.changed.notify_all()
+            sequence = self.sequences[on, connection]
             last = sequence[-1] if sequence else {}
-            if "data" in record and {**last, "data": None} == {**record, "data": None}:
-                last["data"] += record["data"]  # bytes are cut anywhere
+            if self.size > DATA_MAX:
+                if not self.failed:
+                    self._error(f"more than {DATA_MAX} bytes: the scenario runs in circles")
+            elif last.get("event") == event and last.get("protocol") == protocol:
+                last["data"] += data
             else:
-                sequence.append(record)
+                line = {"on": f"{on} {connection}", "event": event}
+                if protocol is not None:
+                    line["protocol"] = protocol
+                self._append(on, connection, {**line, "data": bytearray(data)})
 
-    def stop(self):
-        with self.lock:
-            self.stopped = True
+    def error(self, what):
+        with self.changed:
+            self.count += 1
+            self._error(what)
+            self.changed.notify_all()
 
-    def lines(self):
-        for on in sorted(self.sequences):
-            for record in self.sequences[on]:
-                if "data" in record:
-                    record = {**record, "data": shown(record["data"])}
-                yield {"on": on, **record}
+    def touch(self):
+        """Something moved that has no line."""
+        with self.changed:
+            self.count += 1
+            self.changed.notify_all()
 
+    def wait(self, is_so, seconds):
+        with self.changed:
+            return self.changed.wait_for(lambda: self.failed or is_so(), seconds) and not self.failed
 
-def scenario_files(folders, files):
-    found = [pathlib.Path(file) for file in files]
-    for folder in folders:
-        found += sorted(pathlib.Path(folder).glob("*.scenario"))
-    return found
-
-
-def main(run, read):
-    from scenario import WrongScenario
-
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--scenarios", action="append", default=[], metavar="DIR")
-    parser.add_argument("files", nargs="*", metavar="FILE")
-    arguments = parser.parse_args()
-    status = 0
-    for path in scenario_files(arguments.scenarios, arguments.files):
-        try:
-            scenario = read(path)
-        except (WrongScenario, OSError) as error:
-            print(error, file=sys.stderr)
-            status = 2
-            continue
-        print(json.dumps({"scenario": path.stem}), flush=True)
-        for line in run(scenario).lines():
-            print(json.dumps(line), flush=True)
-    return status
+    def print(self, whole, notes, file=sys.stdout):
+        keys = sorted(self.sequences)
+        for key in keys:
+            for line in self.sequences[key]:
+                if "note" in line and not notes:
+                    continue
+                if "data" in line:
+                    line = {**line, "data": shown(bytes(line["data"]), whole)}
+                print(json.dumps(line), file=file)
+        file.flush()

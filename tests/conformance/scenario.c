@@ -1,631 +1,882 @@
-#include "scenario.h"
+/* Reads a scenario: README.md specifies the language, scenario.py reads the same. Strict: whatever is not in the language
+ * is an error with file, line, and what is allowed. */
+#include "rondo_trace.h"
 
 #include <ctype.h>
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define SIZE_LIMIT (64 * 1024 * 1024)
-#define WORDS_MAX  128
+#define DATA_MAX     (64 * 1024 * 1024)
+#define NUMBER_MAX   (1024 * 1024 * 1024)
+#define TEXT_MAX     4096
+#define SLEEP_MAX_MS 2000
+#define LENGTH_OF(x) (sizeof(x) / sizeof *(x))
 
-enum kind { NONE, DATA, MANY, NUMBER, NAME, PROTOCOL, LIMITS, SENT_FILE };
+const char *const transport_call_names[] = { "write",
+                                             "writelines",
+                                             "echo",
+                                             "write_eof",
+                                             "can_write_eof",
+                                             "close",
+                                             "abort",
+                                             "is_closing",
+                                             "pause_reading",
+                                             "resume_reading",
+                                             "is_reading",
+                                             "set_write_buffer_limits",
+                                             "get_write_buffer_limits",
+                                             "get_write_buffer_size",
+                                             "get_extra_info",
+                                             "set_protocol",
+                                             "get_protocol",
+                                             "sendfile",
+                                             "mark",
+                                             "connect" };
+const char *const server_call_names[] = { "start_serving", "is_serving",    "sockets",       "close",
+                                          "wait_closed",   "close_clients", "abort_clients", "path_exists" };
+const char *const peer_call_names[] = { "listen",      "stop_listening", "connect",    "accept",
+                                        "buffers",     "send",           "exchange",   "read",
+                                        "read_to_end", "read_nothing",   "half_close", "close",
+                                        "reset" };
+const char *const event_names[] = { "connection_made", "data_received",  "received",          "eof_received",
+                                    "pause_writing",   "resume_writing", "connection_lost",   "sendfile_done",
+                                    "get_buffer",      "buffer_updated", "connection_failed", "sent" };
+static const char *const subject_names[] = { "peer", "transport", "server", "wait", "sleep" };
+static const char *const header_names[] = { "title",     "transport", "socket",  "start",  "buffers",
+                                            "addresses", "protocol",  "receive", "without" };
+enum { TITLE, TRANSPORT_HEADER, SOCKET, START, BUFFERS, ADDRESSES, PROTOCOL, RECEIVE, WITHOUT };
 
-struct call {
-    const char *name;
+enum kind { END, WORD, STRING, PUNCTUATION };
+
+struct token {
     enum kind kind;
-};
-
-static const struct call calls[] = {
-    { "write", DATA },
-    { "writelines", MANY },
-    { "echo", NONE },
-    { "write_eof", NONE },
-    { "can_write_eof", NONE },
-    { "close", NONE },
-    { "abort", NONE },
-    { "is_closing", NONE },
-    { "pause_reading", NONE },
-    { "resume_reading", NONE },
-    { "is_reading", NONE },
-    { "set_write_buffer_limits", LIMITS },
-    { "get_write_buffer_limits", NONE },
-    { "get_write_buffer_size", NONE },
-    { "get_extra_info", NAME },
-    { "set_protocol", PROTOCOL },
-    { "get_protocol", NONE },
-    { "sendfile", SENT_FILE },
-    { NULL, NONE },
-};
-
-static const struct call peer_calls[] = {
-    { "listen", NONE },     { "connect", NONE }, { "accept", NONE },      { "send", DATA },
-    { "half_close", NONE }, { "read", NUMBER },  { "read_to_end", NONE }, { "reset", NONE },
-    { "close", NONE },      { NULL, NONE },
-};
-
-static const char *const server_calls[] = { "start_serving", "is_serving",    "sockets",       "close",
-                                            "wait_closed",   "close_clients", "abort_clients", NULL };
-static const char *const handler_events[] = { "connection_made", "data_received", "received",
-                                              "eof_received",    "pause_writing", "resume_writing",
-                                              "connection_lost", "sendfile_done", NULL };
-static const char *const wait_events[] = {
-    "connection_made", "received",      "eof_received",      "pause_writing", "resume_writing",
-    "connection_lost", "sendfile_done", "connection_failed", "sent",          NULL
-};
-const char *const scenario_optional[] = { "data_received", "eof_received", "pause_writing", "resume_writing",
-                                          "connection_lost" };
-
-struct word {
-    char *text;
+    const char *text; /* of a string without its quotes */
     size_t size;
-    bool quoted;
 };
 
-struct reader {
-    struct scenario *scenario;
+struct named_protocol {
+    const char *name;
     unsigned line;
-    jmp_buf failed;
-    struct word words[WORDS_MAX + 1];
-    unsigned word_count;
 };
 
-__attribute__((format(printf, 2, 3), noreturn)) static void fail(struct reader *r, const char *format, ...)
-{
-    va_list arguments;
-    fprintf(stderr, "%s:%u: ", r->scenario->path, r->line);
-    va_start(arguments, format);
-    vfprintf(stderr, format, arguments);
-    va_end(arguments);
-    fputc('\n', stderr);
-    longjmp(r->failed, 1);
-}
+struct parser {
+    struct scenario *scenario;
+    jmp_buf failed;
+    unsigned line;
+    const char *rest, *end; /* of the line, behind the token */
+    struct token token;     /* the next */
+    struct protocol *protocol;
+    unsigned seen;          /* 1 << header, of the scenario */
+    unsigned seen_protocol; /* of the protocol */
+    struct named_protocol *set_protocols;
+    unsigned set_protocol_count;
+};
 
-/* Memory that lives as long as the process. */
-static void *keep(size_t size)
+/* ---- memory ----------------------------------------------------------------------------------------------- */
+
+struct allocation {
+    struct allocation *next;
+    _Alignas(max_align_t) char memory[];
+};
+
+void *scenario_new(struct scenario *scenario, size_t size)
 {
-    struct kept {
-        struct kept *next;
-        _Alignas(max_align_t) char memory[];
-    };
-    static struct kept *kept;
-    struct kept *new = calloc(1, sizeof *new + size);
-    if (new == NULL)
+    struct allocation *allocation = calloc(1, sizeof *allocation + size);
+    if (allocation == NULL)
         abort();
-    new->next = kept;
-    kept = new;
-    return new->memory;
+    allocation->next = scenario->allocated;
+    scenario->allocated = allocation;
+    return allocation->memory;
 }
 
-static char *keep_text(const char *text, size_t size)
+/* An array with room for one more; it grows by one copy each time, which is enough for scenarios. */
+static void *grown(struct parser *p, const void *array, size_t count, size_t size)
 {
-    return memcpy(keep(size + 1), text, size);
+    char *larger = scenario_new(p->scenario, (count + 1) * size);
+    if (count > 0)
+        memcpy(larger, array, count * size);
+    return larger;
 }
 
-/* One element more at the end of an array, zeroed. */
-static void *grow(void **array, unsigned *count, size_t size)
+void scenario_free(struct scenario *scenario)
 {
-    char *grown = keep((*count + 1) * size);
-    if (*count > 0)
-        memcpy(grown, *array, *count * size);
-    *array = grown;
-    return grown + (*count)++ * size;
-}
-
-#define GROW(array, count) grow((void **)&(array), &(count), sizeof *(array))
-
-static const char *find(const char *const *list, const char *text)
-{
-    for (; *list != NULL; list++) {
-        if (strcmp(*list, text) == 0)
-            return *list;
+    struct allocation *allocation = scenario->allocated;
+    while (allocation != NULL) {
+        struct allocation *next = allocation->next;
+        free(allocation);
+        allocation = next;
     }
-    return NULL;
+    free(scenario->name);
+    free(scenario);
 }
 
-static const struct call *find_call(const struct call *list, const char *text)
+static char *copy_of(struct parser *p, const char *text, size_t size)
 {
-    for (; list->name != NULL; list++) {
-        if (strcmp(list->name, text) == 0)
-            return list;
+    char *copy = scenario_new(p->scenario, size + 1);
+    memcpy(copy, text, size);
+    return copy;
+}
+
+/* ---- errors ----------------------------------------------------------------------------------------------- */
+
+__attribute__((format(printf, 2, 3), noreturn)) static void fail(struct parser *p, const char *what, ...)
+{
+    struct scenario *scenario = p->scenario;
+    int used = snprintf(scenario->error, sizeof scenario->error, "%.400s:%u: ", scenario->path, p->line);
+    va_list arguments;
+    va_start(arguments, what);
+    vsnprintf(scenario->error + used, sizeof scenario->error - (size_t)used, what, arguments);
+    va_end(arguments);
+    longjmp(p->failed, 1);
+}
+
+static char *shown(struct parser *p)
+{
+    char text[128];
+    if (p->token.kind == END)
+        return "the line's end";
+    snprintf(text, sizeof text, "'%.*s'", p->token.size < 60 ? (int)p->token.size : 60, p->token.text);
+    return copy_of(p, text, strlen(text));
+}
+
+static char *list_of(struct parser *p, const char *const *names, size_t count)
+{
+    char *list = scenario_new(p->scenario, count * 32);
+    for (size_t i = 0; i < count; i++) {
+        strcat(list, i > 0 ? ", " : "");
+        strcat(list, names[i]);
     }
-    return NULL;
+    return list;
 }
 
-/* ---- words ------------------------------------------------------------------------------------------------ */
+/* ---- tokens ----------------------------------------------------------------------------------------------- */
 
-static int hex(char c)
+static void next(struct parser *p)
 {
-    const char *digits = "0123456789abcdef", *at = strchr(digits, tolower((unsigned char)c));
-    return c == '\0' || at == NULL ? -1 : (int)(at - digits);
-}
-
-/* Read behind the opening quote, in place. Returns what follows the closing one. */
-static char *unquote(struct reader *r, char *at, struct word *word)
-{
-    static const char escapes[] = "nrt\\\"0", meant[] = "\n\r\t\\\"\0";
-    char *to = word->text = at;
-    while (*at != '"') {
-        if (*at == '\0')
-            fail(r, "a quote is not closed");
-        if (*at != '\\') {
-            *to++ = *at++;
-            continue;
-        }
-        const char *escape = at[1] == '\0' ? NULL : strchr(escapes, at[1]);
-        if (at[1] == 'x' && hex(at[2]) >= 0 && hex(at[3]) >= 0) {
-            *to++ = (char)(hex(at[2]) * 16 + hex(at[3]));
-            at += 4;
-        } else if (escape != NULL) {
-            *to++ = meant[escape - escapes];
-            at += 2;
-        } else {
-            fail(r, "there is no escape \\%c: \\n \\r \\t \\0 \\\\ \\\" \\xHH", at[1]);
-        }
+    while (p->rest < p->end && strchr(" \t\r", *p->rest) != NULL)
+        p->rest++;
+    const char *start = p->rest;
+    if (start == p->end || *start == '#') {
+        p->token = (struct token){ END, p->end, 0 };
+        return;
     }
-    word->size = (size_t)(to - word->text);
-    word->quoted = true;
-    return at + 1;
-}
-
-/* Cut a line into words, in memory that stays. */
-static void split(struct reader *r, const char *line)
-{
-    char *at = keep_text(line, strlen(line));
-    r->word_count = 0;
-    while (*at != '\0') {
-        if (*at == ' ' || *at == '\t') {
-            at++;
-            continue;
-        }
-        if (*at == '#')
-            return;
-        if (r->word_count == WORDS_MAX)
-            fail(r, "more than %d words in a line", WORDS_MAX);
-        struct word *word = &r->words[r->word_count++];
-        *word = (struct word){ .text = at, .size = 1 };
-        if (*at == '"') {
-            at = unquote(r, at + 1, word);
-        } else if (*at == ';') {
-            word->text = ";";
-            at++;
-        } else {
-            word->size = strcspn(at, " \t\";");
-            word->text = keep_text(at, word->size);
-            at += word->size;
-        }
+    if (*start == '"') {
+        for (p->rest++; p->rest < p->end && *p->rest != '"'; p->rest++)
+            p->rest += *p->rest == '\\' && p->rest + 1 < p->end;
+        if (p->rest == p->end)
+            fail(p, "a string without its closing quote");
+        p->token = (struct token){ STRING, start + 1, (size_t)(p->rest - start - 1) };
+        p->rest++;
+        return;
     }
+    if (strchr(";:", *start) != NULL) {
+        p->rest++;
+        p->token = (struct token){ PUNCTUATION, start, 1 };
+        return;
+    }
+    while (p->rest < p->end && strchr(" \t\r\v\f\";:#", *p->rest) == NULL)
+        p->rest++;
+    p->token = (struct token){ WORD, start, (size_t)(p->rest - start) };
 }
 
-static bool is_word(const struct word *word, const char *text)
+static void begin_line(struct parser *p, const char *text, const char *end)
 {
-    return !word->quoted && strcmp(word->text, text) == 0;
+    p->rest = text;
+    p->end = end;
+    next(p);
 }
 
-static const char *show(const struct word *word)
+static bool token_is(const struct parser *p, const char *text)
 {
-    return word->quoted ? "a text in quotes" : word->text;
+    return (p->token.kind == WORD || p->token.kind == PUNCTUATION) && p->token.size == strlen(text) &&
+           memcmp(p->token.text, text, p->token.size) == 0;
 }
 
-static size_t number_in(struct reader *r, const char *text, size_t least)
+static bool take(struct parser *p, const char *text)
 {
-    char *end;
-    unsigned long value = strtoul(text, &end, 10);
-    if (!isdigit((unsigned char)*text) || *end != '\0' || strlen(text) > 9 || value < least ||
-        value > SIZE_LIMIT)
-        fail(r, "'%s' is no number from %zu to %d", text, least, SIZE_LIMIT);
+    bool is_it = token_is(p, text);
+    if (is_it)
+        next(p);
+    return is_it;
+}
+
+static void expect_end(struct parser *p)
+{
+    if (p->token.kind != END)
+        fail(p, "end of line expected, not %s", shown(p));
+}
+
+static int find(const struct parser *p, const char *const *names, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (p->token.kind == WORD && token_is(p, names[i]))
+            return (int)i;
+    }
+    return -1;
+}
+
+/* One of these words, by its number. */
+static int choice(struct parser *p, const char *what, const char *const *names, size_t count)
+{
+    int found = find(p, names, count);
+    if (found < 0)
+        fail(p, "%s expected, not %s; allowed: %s", what, shown(p), list_of(p, names, count));
+    next(p);
+    return found;
+}
+
+static const char *word(struct parser *p, const char *what)
+{
+    if (p->token.kind != WORD)
+        fail(p, "%s expected, not %s", what, shown(p));
+    const char *text = copy_of(p, p->token.text, p->token.size);
+    next(p);
+    return text;
+}
+
+static bool is_digits(const char *text, size_t size)
+{
+    for (size_t i = 0; i < size; i++) {
+        if (!isdigit((unsigned char)text[i]))
+            return false;
+    }
+    return size > 0;
+}
+
+static bool is_number(const struct parser *p)
+{
+    return p->token.kind == WORD && is_digits(p->token.text, p->token.size);
+}
+
+static size_t value_of(const char *text, size_t size)
+{
+    size_t value = 0;
+    for (size_t i = 0; i < size; i++)
+        value = 10 * value + (size_t)(text[i] - '0');
     return value;
 }
 
-static size_t number(struct reader *r, const struct word *word, size_t least)
+static size_t number(struct parser *p, const char *what, size_t low, size_t high)
 {
-    if (word->quoted)
-        fail(r, "a text in quotes is no number from %zu to %d", least, SIZE_LIMIT);
-    return number_in(r, word->text, least);
+    if (!is_number(p) || p->token.size > 10)
+        fail(p, "%s expected, a number from %zu to %zu, not %s", what, low, high, shown(p));
+    size_t value = value_of(p->token.text, p->token.size);
+    if (value < low || value > high)
+        fail(p, "%s: %zu is not from %zu to %zu", what, value, low, high);
+    next(p);
+    return value;
 }
 
-/* Bytes: a quoted text, or a number of bytes of the alphabet. */
-static rondo_bytes data(struct reader *r, const struct word *word)
+/* ---- data ------------------------------------------------------------------------------------------------- */
+
+static int hex_digit(char c)
 {
-    if (word->quoted)
-        return (rondo_bytes){ word->text, word->size };
-    size_t size = number(r, word, 0);
-    char *pattern = keep(size + 1);
+    return isdigit((unsigned char)c) ? c - '0' : isxdigit((unsigned char)c) ? tolower(c) - 'a' + 10 : -1;
+}
+
+static rondo_bytes string(struct parser *p)
+{
+    if (p->token.kind != STRING)
+        fail(p, "a \"string\" expected, not %s", shown(p));
+    const char *text = p->token.text, *end = text + p->token.size;
+    char *out = scenario_new(p->scenario, p->token.size + 1);
+    size_t size = 0;
+    while (text < end) {
+        if (*text != '\\') {
+            out[size++] = *text++;
+            continue;
+        }
+        static const char from[] = "nrt0\\\"", to[] = "\n\r\t\0\\\"";
+        const char *escape = memchr(from, text[1], sizeof from - 1);
+        if (escape != NULL) {
+            out[size++] = to[escape - from];
+            text += 2;
+        } else if (text[1] == 'x' && end - text >= 4 && hex_digit(text[2]) >= 0 && hex_digit(text[3]) >= 0) {
+            out[size++] = (char)(16 * hex_digit(text[2]) + hex_digit(text[3]));
+            text += 4;
+        } else {
+            fail(p, "\\%c in a string; allowed: \\n \\r \\t \\0 \\\\ \\\" \\xHH", text[1]);
+        }
+    }
+    next(p);
+    return (rondo_bytes){ out, size };
+}
+
+/* What a number stands for, wherever data is wanted: decimal offsets, 8 bytes each; a byte out of place is seen. */
+static void fill_pattern(char *out, size_t size)
+{
+    for (size_t at = 0; at < size; at += 8) {
+        char piece[16];
+        snprintf(piece, sizeof piece, "%07zu\n", at % 10000000);
+        memcpy(out + at, piece, size - at < 8 ? size - at : 8);
+    }
+}
+
+static bool is_data(const struct parser *p)
+{
+    return p->token.kind == STRING || is_number(p);
+}
+
+static rondo_bytes data(struct parser *p)
+{
+    if (p->token.kind == STRING)
+        return string(p);
+    if (!is_number(p))
+        fail(p, "data expected, not %s; allowed: \"text\", N, N x \"text\"", shown(p));
+    size_t size = number(p, "a size", 0, DATA_MAX);
+    char *out = scenario_new(p->scenario, size + 1);
+    if (!take(p, "x")) {
+        fill_pattern(out, size);
+        return (rondo_bytes){ out, size };
+    }
+    rondo_bytes text = string(p);
+    if (text.size == 0)
+        fail(p, "an empty string can't be repeated");
     for (size_t i = 0; i < size; i++)
-        pattern[i] = (char)('a' + i % 26);
-    return (rondo_bytes){ pattern, size };
+        out[i] = text.data[i % text.size];
+    return (rondo_bytes){ out, size };
 }
 
-/* ---- actions ---------------------------------------------------------------------------------------------- */
-
-static void named_numbers(struct reader *r, struct action *action, const struct word *words, unsigned count,
-                          bool of_file)
+static void add_data(struct parser *p, struct action *action)
 {
-    struct {
-        const char *name;
-        bool *given;
-        size_t *value;
-    } places[] = {
-        { of_file ? "offset" : "high", of_file ? &action->has_offset : &action->has_high,
-          of_file ? &action->offset : &action->high },
-        { of_file ? "count" : "low", of_file ? &action->has_count : &action->has_low,
-          of_file ? &action->count : &action->low },
-    };
-    for (unsigned i = 0; i < count; i++) {
-        const char *equals = words[i].quoted ? NULL : strchr(words[i].text, '=');
-        bool found = false;
-        for (unsigned p = 0; p < 2 && equals != NULL && !found; p++) {
-            size_t size = strlen(places[p].name);
-            if ((size_t)(equals - words[i].text) == size &&
-                strncmp(words[i].text, places[p].name, size) == 0 && !*places[p].given) {
-                *places[p].given = found = true;
-                *places[p].value = number_in(r, equals + 1, 0);
-            }
-        }
-        if (!found)
-            fail(r, "'%s' is none of %s=N, %s=N", show(&words[i]), places[0].name, places[1].name);
+    rondo_bytes *slices = grown(p, action->data, action->data_count, sizeof *slices);
+    slices[action->data_count++] = data(p);
+    action->data = slices;
+}
+
+/* send=N receive=N, in any order, each at most once. */
+static void named_numbers(struct parser *p, const char *one, size_t *one_value, const char *other,
+                          size_t *other_value, bool needed)
+{
+    while (p->token.kind == WORD && memchr(p->token.text, '=', p->token.size) != NULL) {
+        size_t name_size = (size_t)((char *)memchr(p->token.text, '=', p->token.size) - p->token.text);
+        const char *value = p->token.text + name_size + 1;
+        size_t value_size = p->token.size - name_size - 1;
+        bool is_one = name_size == strlen(one) && memcmp(p->token.text, one, name_size) == 0;
+        bool is_other = name_size == strlen(other) && memcmp(p->token.text, other, name_size) == 0;
+        size_t *found = is_one ? one_value : other_value;
+        if ((!is_one && !is_other) || *found != NOT_GIVEN || !is_digits(value, value_size) ||
+            value_size > 10 || value_of(value, value_size) > NUMBER_MAX)
+            fail(p, "%s: allowed: %s=N, %s=N, each once", shown(p), one, other);
+        *found = value_of(value, value_size);
+        next(p);
+    }
+    if (needed && *one_value == NOT_GIVEN && *other_value == NOT_GIVEN)
+        fail(p, "expected: %s=N or %s=N, not %s", one, other, shown(p));
+}
+
+/* ---- calls ------------------------------------------------------------------------------------------------ */
+
+static struct action new_action(enum subject subject, unsigned connection, int call)
+{
+    return (struct action){ .subject = subject,
+                            .connection = connection,
+                            .call = call,
+                            .high = NOT_GIVEN,
+                            .low = NOT_GIVEN,
+                            .send = NOT_GIVEN,
+                            .receive = NOT_GIVEN,
+                            .offset = NOT_GIVEN,
+                            .count = NOT_GIVEN };
+}
+
+static void name_protocol(struct parser *p, struct action *action)
+{
+    action->text = word(p, "a protocol");
+    p->set_protocols = grown(p, p->set_protocols, p->set_protocol_count, sizeof *p->set_protocols);
+    p->set_protocols[p->set_protocol_count++] = (struct named_protocol){ action->text, p->line };
+}
+
+/* event: of the handler; EVENTS in a step. */
+static struct action transport_call(struct parser *p, unsigned connection, enum event event)
+{
+    int call = choice(p, "a call of the transport", transport_call_names, TRANSPORT_CALLS);
+    struct action action = new_action(TRANSPORT, connection, call);
+    switch (call) {
+    case WRITE:
+        add_data(p, &action);
+        break;
+    case WRITELINES:
+        while (is_data(p))
+            add_data(p, &action);
+        break;
+    case ECHO:
+        if (event != DATA_RECEIVED || connection != 0)
+            fail(p, "echo belongs to data_received, without 'transport K'");
+        break;
+    case SET_WRITE_BUFFER_LIMITS:
+        named_numbers(p, "high", &action.high, "low", &action.low, false);
+        break;
+    case GET_EXTRA_INFO:
+        action.text = word(p, "a name");
+        if (strcmp(action.text, "shard") == 0)
+            fail(p, "get_extra_info shard: asyncio has no shards");
+        break;
+    case SET_PROTOCOL:
+        name_protocol(p, &action);
+        break;
+    case SENDFILE:
+        add_data(p, &action);
+        named_numbers(p, "offset", &action.offset, "count", &action.count, false);
+        break;
+    case MARK: {
+        rondo_bytes text = string(p);
+        action.text = json_text(text.data, text.size);
+        char *json = (char *)action.text;
+        action.text = copy_of(p, json, strlen(json));
+        free(json);
+        break;
+    }
+    }
+    return action;
+}
+
+static struct action server_call(struct parser *p)
+{
+    int call = choice(p, "a call of the server", server_call_names, SERVER_CALLS);
+    if (p->scenario->side != OF_SERVER)
+        fail(p, "a call of the server needs the header transport: server");
+    if (call == PATH_EXISTS && p->scenario->family != UNIX)
+        fail(p, "path_exists needs the header socket: unix");
+    return new_action(SERVER, 0, call);
+}
+
+static unsigned connection_number(struct parser *p)
+{
+    return (unsigned)number(p, "the number of a connection", 1, CONNECTIONS_MAX);
+}
+
+/* ---- above the steps: handlers ---------------------------------------------------------------------------- */
+
+static struct action handler_action(struct parser *p, enum event event)
+{
+    if (take(p, "return")) {
+        static const char *const answers[] = { "false", "true" };
+        if (event != EOF_RECEIVED)
+            fail(p, "only eof_received returns something");
+        return new_action(RETURN, 0, choice(p, "true or false", answers, LENGTH_OF(answers)));
+    }
+    if (take(p, "server"))
+        return server_call(p);
+    unsigned connection = take(p, "transport") ? connection_number(p) : 0;
+    return transport_call(p, connection, event);
+}
+
+static void end_of_action(struct parser *p)
+{
+    if (p->token.kind != END && !take(p, ";"))
+        fail(p, "end of line or ';' expected, not %s", shown(p));
+}
+
+#define NUMBERED                                                                                             \
+    (1u << DATA_RECEIVED | 1u << PAUSE_WRITING | 1u << RESUME_WRITING | 1u << SENDFILE_DONE |                \
+     1u << GET_BUFFER)
+
+static void handler_number(struct parser *p, struct handler *handler)
+{
+    if (handler->event == RECEIVED && p->token.kind == STRING) {
+        handler->text = string(p);
+        if (handler->text.size == 0 || handler->text.size > TEXT_MAX)
+            fail(p, "received \"...\": from 1 to %d bytes", TEXT_MAX);
+    } else if (handler->event == RECEIVED) {
+        handler->number = number(p, "a size, or a \"string\"", 1, NUMBER_MAX);
+    } else if ((1u << handler->event & NUMBERED) != 0 && is_number(p)) {
+        handler->number = number(p, "which call", 1, NUMBER_MAX);
     }
 }
 
-static void arguments(struct reader *r, struct action *action, enum kind kind, const struct word *words,
-                      unsigned count)
+static void parse_handler(struct parser *p)
 {
-    unsigned wanted = kind == NONE ? 0 : 1;
-    if (kind != MANY && kind != LIMITS && kind != SENT_FILE && count != wanted)
-        fail(r, "%s takes %u argument%s, not %u", action->call, wanted, wanted == 1 ? "" : "s", count);
-    switch (kind) {
-    case NONE:
+    struct protocol *protocol = p->protocol;
+    struct handler *handlers = grown(p, protocol->handlers, protocol->handler_count, sizeof *handlers);
+    struct handler *handler = &handlers[protocol->handler_count];
+    next(p); /* on */
+    if (take(p, "transport"))
+        handler->connection = connection_number(p);
+    handler->event = (enum event)choice(p, "a callback", event_names, HANDLED_EVENTS);
+    if (handler->event == BUFFER_UPDATED)
+        handler->event = DATA_RECEIVED;
+    handler_number(p, handler);
+    if (!take(p, ":"))
+        fail(p, "':' expected, not %s", shown(p));
+    if (p->token.kind == END)
+        fail(p, "an action expected behind the ':'");
+    while (p->token.kind != END) {
+        struct action *actions = grown(p, handler->actions, handler->action_count, sizeof *actions);
+        if (handler->action_count > 0 && actions[handler->action_count - 1].subject == RETURN)
+            fail(p, "return is the last action");
+        actions[handler->action_count++] = handler_action(p, handler->event);
+        handler->actions = actions;
+        end_of_action(p);
+    }
+    protocol->handlers = handlers;
+    protocol->handler_count++;
+}
+
+/* ---- above the steps: headers ------------------------------------------------------------------------------- */
+
+static void add_protocol(struct parser *p, const char *name)
+{
+    struct scenario *scenario = p->scenario;
+    struct protocol **protocols = grown(p, scenario->protocols, scenario->protocol_count, sizeof *protocols);
+    p->protocol = protocols[scenario->protocol_count++] = scenario_new(scenario, sizeof *p->protocol);
+    *p->protocol = (struct protocol){ .name = name, .size = 65536 };
+    scenario->protocols = protocols;
+    p->seen_protocol = 0;
+}
+
+static bool is_protocol_name(const char *name)
+{
+    for (const char *c = name; *c != '\0'; c++) {
+        if (!islower((unsigned char)*c) && (c == name || (!isdigit((unsigned char)*c) && *c != '_')))
+            return false;
+    }
+    return true;
+}
+
+static void parse_protocol(struct parser *p)
+{
+    const char *name = word(p, "a name");
+    if (!is_protocol_name(name))
+        fail(p, "'%s' is no name for a protocol; allowed: small letters, digits and _", name);
+    for (unsigned i = 0; i < p->scenario->protocol_count; i++) {
+        if (strcmp(p->scenario->protocols[i]->name, name) == 0)
+            fail(p, "protocol %s is there twice (main is what stands above the first protocol:)", name);
+    }
+    add_protocol(p, name);
+}
+
+static void check_protocol(struct parser *p, const struct protocol *protocol)
+{
+    if (protocol->is_buffered && (protocol->without & 1u << DATA_RECEIVED) != 0)
+        fail(p, "protocol %s: with receive: buffer it can't be without data_received", protocol->name);
+    for (unsigned i = 0; i < protocol->handler_count; i++) {
+        enum event event = protocol->handlers[i].event;
+        if (event == GET_BUFFER && !protocol->is_buffered)
+            fail(p, "protocol %s: get_buffer needs receive: buffer", protocol->name);
+        if ((protocol->without & 1u << event) != 0)
+            fail(p, "protocol %s: is without %s, but has a handler of it", protocol->name,
+                 event_names[event]);
+    }
+}
+
+static void check_header(struct parser *p)
+{
+    const struct scenario *scenario = p->scenario;
+    if (scenario->addresses > 1 && (scenario->side != OF_SERVER || scenario->family != TCP))
+        fail(p, "addresses: above 1 needs transport: server and socket: tcp");
+    if (scenario->starts_later && scenario->side != OF_SERVER)
+        fail(p, "start: later needs transport: server");
+    for (unsigned i = 0; i < scenario->protocol_count; i++)
+        check_protocol(p, scenario->protocols[i]);
+}
+
+static void parse_without(struct parser *p)
+{
+    static const char *const names[] = { "data_received", "eof_received", "pause_writing", "resume_writing" };
+    static const enum event events[] = { DATA_RECEIVED, EOF_RECEIVED, PAUSE_WRITING, RESUME_WRITING };
+    do
+        p->protocol->without |= 1u << events[choice(p, "a callback", names, LENGTH_OF(names))];
+    while (p->token.kind != END);
+}
+
+static void parse_header(struct parser *p, int header)
+{
+    static const char *const sides[] = { "server", "client", "accepted" };
+    static const char *const families[] = { "tcp", "unix", "abstract" };
+    static const char *const times[] = { "now", "later" };
+    static const char *const ways[] = { "data", "buffer" };
+    struct scenario *scenario = p->scenario;
+    unsigned *seen = header == RECEIVE || header == WITHOUT ? &p->seen_protocol : &p->seen;
+    if ((*seen & 1u << header) != 0 && header != PROTOCOL)
+        fail(p, "%s: is there twice", header_names[header]);
+    *seen |= 1u << header;
+    if (header < PROTOCOL && scenario->protocol_count > 1)
+        fail(p, "%s: stands above the first protocol:", header_names[header]);
+    if (header == TITLE)
         return;
-    case DATA:
-    case MANY:
-        if (count > ARGUMENTS_MAX)
-            fail(r, "%s takes at most %d arguments", action->call, ARGUMENTS_MAX);
-        for (unsigned i = 0; i < count; i++)
-            action->data[action->data_count++] = data(r, &words[i]);
-        return;
-    case NUMBER:
-        action->number = number(r, words, 0);
-        return;
-    case NAME:
+    next(p);
+    switch (header) {
+    case TRANSPORT_HEADER:
+        scenario->side = (enum side)choice(p, "a kind of transport", sides, LENGTH_OF(sides));
+        break;
+    case SOCKET:
+        scenario->family = (enum family)choice(p, "a kind of socket", families, LENGTH_OF(families));
+        break;
+    case START:
+        scenario->starts_later = choice(p, "a time", times, LENGTH_OF(times)) == 1;
+        break;
+    case BUFFERS:
+        scenario->buffers = number(p, "a size", 1, NUMBER_MAX);
+        break;
+    case ADDRESSES:
+        scenario->addresses = (unsigned)number(p, "how many", 1, 8);
+        break;
     case PROTOCOL:
-        if (words[0].quoted)
-            fail(r, "%s takes a name, not a text in quotes", action->call);
-        action->name = words[0].text;
-        return;
-    case LIMITS:
-        named_numbers(r, action, words, count, false);
-        return;
-    case SENT_FILE:
-        if (count == 0)
-            fail(r, "sendfile takes the file's content, then offset=N and count=N if wanted");
-        action->data[action->data_count++] = data(r, &words[0]);
-        named_numbers(r, action, words + 1, count - 1, true);
-        return;
+        parse_protocol(p);
+        break;
+    case RECEIVE:
+        p->protocol->is_buffered = choice(p, "a way to receive", ways, LENGTH_OF(ways)) == 1;
+        if (p->protocol->is_buffered && is_number(p))
+            p->protocol->size = number(p, "a size", 0, 1024 * 1024);
+        break;
+    case WITHOUT:
+        parse_without(p);
+        break;
     }
+    expect_end(p);
 }
 
-static void read_call(struct reader *r, struct action *action, const struct call *list, const char *whose,
-                      const struct word *words, unsigned count)
-{
-    const struct call *call = count == 0 || words[0].quoted ? NULL : find_call(list, words[0].text);
-    if (call == NULL)
-        fail(r, "'%s' is no call of %s; README.md has the list", count == 0 ? "" : show(words), whose);
-    action->call = call->name;
-    arguments(r, action, call->kind, words + 1, count - 1);
-}
+/* ---- steps ------------------------------------------------------------------------------------------------ */
 
-static void read_server_call(struct reader *r, struct action *action, const struct word *words,
-                             unsigned count)
+static struct action peer_call(struct parser *p)
 {
-    if (r->scenario->transport != OF_SERVER)
-        fail(r, "a call of the server needs the header 'transport: server'");
-    const char *call = count != 1 || words[0].quoted ? NULL : find(server_calls, words[0].text);
-    if (call == NULL)
-        fail(r,
-             "'%s' is no call of a server: start_serving, is_serving, sockets, close, wait_closed, "
-             "close_clients, "
-             "abort_clients",
-             count == 0 ? "" : show(words));
-    char *name = keep(strlen(call) + sizeof "server ");
-    stpcpy(stpcpy(name, "server "), call);
-    action->call = name;
-}
-
-static void read_action(struct reader *r, struct handler *handler, const struct word *words, unsigned count)
-{
-    struct action *action = GROW(handler->actions, handler->action_count);
-    if (count > 0 && is_word(words, "server")) {
-        read_server_call(r, action, words + 1, count - 1);
-    } else if (count > 0 && is_word(words, "return")) {
-        if (count != 2 || (!is_word(words + 1, "true") && !is_word(words + 1, "false")))
-            fail(r, "return takes true or false");
-        if (strcmp(handler->event, "eof_received") != 0)
-            fail(r, "only eof_received returns something");
-        action->call = "return";
-        action->truth = is_word(words + 1, "true");
-    } else {
-        read_call(r, action, calls, "a transport", words, count);
-        if (strcmp(action->call, "echo") == 0 && strcmp(handler->event, "data_received") != 0)
-            fail(r, "echo belongs to data_received");
+    bool is_client = p->scenario->side == OF_CLIENT;
+    int call = choice(p, "something for the peer to do", peer_call_names, PEER_CALLS);
+    struct action action = new_action(PEER, 0, call);
+    switch (call) {
+    case PEER_LISTEN:
+    case PEER_STOP_LISTENING:
+    case PEER_ACCEPT:
+        if (!is_client)
+            fail(p, "peer %s needs the header transport: client; here the peer connects",
+                 peer_call_names[call]);
+        break;
+    case PEER_CONNECT:
+        if (is_client)
+            fail(p, "peer connect needs the header transport: server or accepted; here the peer listens, and "
+                    "accepts");
+        action.number = is_number(p) ? number(p, "an address", 1, p->scenario->addresses) : 1;
+        break;
+    case PEER_BUFFERS:
+        named_numbers(p, "send", &action.send, "receive", &action.receive, true);
+        break;
+    case PEER_SEND:
+        add_data(p, &action);
+        break;
+    case PEER_EXCHANGE:
+        add_data(p, &action);
+        action.number = number(p, "a size to read", 1, NUMBER_MAX);
+        break;
+    case PEER_READ:
+        action.number = number(p, "a size", 1, NUMBER_MAX);
+        break;
+    case PEER_RESET:
+        if (p->scenario->family != TCP)
+            fail(p, "peer reset needs the header socket: tcp; unix sockets know no reset");
+        break;
     }
+    return action;
 }
 
-/* ---- lines ------------------------------------------------------------------------------------------------ */
-
-static struct protocol_spec *protocol_now(struct reader *r)
+static struct action wait_action(struct parser *p)
 {
-    return &r->scenario->protocols[r->scenario->protocol_count - 1];
+    static const char *const allowed[] = {
+        "connection_made", "data_received",   "received",      "eof_received",      "pause_writing",
+        "resume_writing",  "connection_lost", "sendfile_done", "connection_failed", "sent"
+    };
+    if (find(p, allowed, LENGTH_OF(allowed)) < 0)
+        choice(p, "something to wait for", allowed, LENGTH_OF(allowed));
+    struct action action = new_action(WAIT, 0, choice(p, "something to wait for", event_names, EVENTS));
+    if (action.call == RECEIVED)
+        action.number = number(p, "a size", 1, NUMBER_MAX);
+    else if (action.call != SENT)
+        action.number = is_number(p) ? number(p, "how many", 1, NUMBER_MAX) : 1;
+    if (action.call == CONNECTION_FAILED && p->scenario->side != OF_CLIENT)
+        fail(p, "connection_failed needs the header transport: client");
+    return action;
 }
 
-static void add_protocol(struct reader *r, const char *name)
+static struct action step_action(struct parser *p, const struct step *step)
 {
-    size_t size = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_");
-    bool taken = false;
-    for (unsigned i = 0; i < r->scenario->protocol_count; i++)
-        taken |= strcmp(r->scenario->protocols[i].name, name) == 0;
-    if (!islower((unsigned char)name[0]) || name[size] != '\0' || taken)
-        fail(r, "protocol: takes a new name of small letters, digits and _");
-    struct protocol_spec *protocol = GROW(r->scenario->protocols, r->scenario->protocol_count);
-    protocol->name = keep_text(name, strlen(name));
-}
-
-/* Which of the names, of which there are three at most, is it? */
-static unsigned choose(struct reader *r, const char *header, const char *text, const char *const names[3])
-{
-    for (unsigned i = 0; i < 3 && names[i] != NULL; i++) {
-        if (strcmp(text, names[i]) == 0)
-            return i;
-    }
-    fail(r, "%s: is one of: %s, %s%s%s", header, names[0], names[1], names[2] == NULL ? "" : ", ",
-         names[2] == NULL ? "" : names[2]);
-}
-
-static void read_without(struct reader *r)
-{
-    for (unsigned i = 0; i < r->word_count; i++) {
-        unsigned bit = 0;
-        while (bit < WITHOUT_COUNT && !is_word(&r->words[i], scenario_optional[bit]))
-            bit++;
-        if (bit == WITHOUT_COUNT)
-            fail(r, "without: is some of: data_received, eof_received, pause_writing, resume_writing, "
-                    "connection_lost");
-        protocol_now(r)->without |= 1u << bit;
-    }
-}
-
-static void read_header(struct reader *r, const char *keyword, const char *text)
-{
-    struct scenario *s = r->scenario;
-    if (s->step_count > 0)
-        fail(r, "headers stand before the first step");
-    if (strcmp(keyword, "title") == 0)
-        return;
-    split(r, text);
-    if (strcmp(keyword, "transport") == 0) {
-        s->transport = choose(r, keyword, text, (const char *const[3]){ "server", "client", "accepted" });
-    } else if (strcmp(keyword, "socket") == 0) {
-        s->socket = choose(r, keyword, text, (const char *const[3]){ "tcp", "unix", "abstract" });
-    } else if (strcmp(keyword, "start") == 0) {
-        s->start_later = choose(r, keyword, text, (const char *const[3]){ "now", "later" }) == 1;
-    } else if (strcmp(keyword, "buffers") == 0) {
-        s->buffers = (int)number_in(r, text, 1);
-    } else if (strcmp(keyword, "protocol") == 0) {
-        add_protocol(r, text);
-    } else if (strcmp(keyword, "without") == 0) {
-        read_without(r);
-    } else if (strcmp(keyword, "receive") == 0) {
-        bool buffered = r->word_count == 2 && is_word(&r->words[0], "buffer");
-        if (!buffered && !(r->word_count == 1 && is_word(&r->words[0], "data")))
-            fail(r, "receive: is 'data', or 'buffer' and its size");
-        protocol_now(r)->is_buffered = buffered;
-        protocol_now(r)->buffer_size = buffered ? number(r, &r->words[1], 0) : 0;
-    } else {
-        fail(r,
-             "there is no such header: title, transport, socket, start, buffers, protocol, receive, without");
-    }
-}
-
-/* " EVENT: CALL; CALL" */
-static void read_handler(struct reader *r, const char *text)
-{
-    if (r->scenario->step_count > 0)
-        fail(r, "handlers stand before the first step");
-    const char *colon = strchr(text, ':');
-    char *head = keep_text(text, colon == NULL ? 0 : (size_t)(colon - text));
-    split(r, head);
-    const char *event =
-        r->word_count == 0 || r->words[0].quoted ? NULL : find(handler_events, r->words[0].text);
-    bool counts = event != NULL && strcmp(event, "received") == 0;
-    if (colon == NULL || event == NULL || r->word_count != (counts ? 2u : 1u))
-        fail(r, "a handler is 'on EVENT: CALL; CALL', and 'received' has a number; events: connection_made, "
-                "data_received, received, eof_received, pause_writing, resume_writing, connection_lost, "
-                "sendfile_done");
-    struct handler *handler = GROW(protocol_now(r)->handlers, protocol_now(r)->handler_count);
-    handler->event = event;
-    handler->received = counts ? number(r, &r->words[1], 1) : 0;
-    split(r, colon + 1);
-    unsigned first = 0;
-    for (unsigned i = 0; i <= r->word_count; i++) {
-        if (i == r->word_count || is_word(&r->words[i], ";")) {
-            read_action(r, handler, r->words + first, i - first);
-            first = i + 1;
-        }
-    }
-}
-
-static void read_wait(struct reader *r, struct action *action, const struct word *words, unsigned count)
-{
-    const char *event = count == 0 || words[0].quoted ? NULL : find(wait_events, words[0].text);
-    bool counts = event != NULL && strcmp(event, "received") == 0;
-    if (event == NULL || count != (counts ? 2u : 1u))
-        fail(r, "wait is for one of: connection_made, received, eof_received, pause_writing, resume_writing, "
-                "connection_lost, sendfile_done, connection_failed, sent; 'received' has a number of bytes");
-    action->call = event;
-    action->number = counts ? number(r, &words[1], 1) : 0;
-}
-
-static void read_peer_call(struct reader *r, struct action *action, const struct word *words, unsigned count)
-{
-    read_call(r, action, peer_calls, "a peer", words, count);
-    bool of_client = strcmp(action->call, "listen") == 0 || strcmp(action->call, "accept") == 0;
-    if (of_client && r->scenario->transport != OF_CLIENT)
-        fail(r, "'peer %s' needs the header 'transport: client'", action->call);
-    if (strcmp(action->call, "connect") == 0 && r->scenario->transport == OF_CLIENT)
-        fail(r, "'peer connect' needs the header 'transport: server', or accepted");
-}
-
-static void read_transport_call(struct reader *r, struct action *action, const struct word *words,
-                                unsigned count)
-{
-    if (count == 1 && is_word(words, "connect")) {
-        if (r->scenario->transport != OF_CLIENT)
-            fail(r, "'transport connect' needs the header 'transport: client'");
-        action->call = "connect";
-        return;
-    }
-    read_call(r, action, calls, "a transport", words, count);
-    if (strcmp(action->call, "echo") == 0)
-        fail(r, "echo belongs to data_received");
-}
-
-static void read_step(struct reader *r, enum who who, const char *text)
-{
-    split(r, text);
-    const struct word *words = r->words;
-    unsigned count = r->word_count;
-    struct step *step = GROW(r->scenario->steps, r->scenario->step_count);
-    *step = (struct step){ .line = r->line, .who = who, .number = 1 };
-    for (unsigned i = 0; i < count; i++) {
-        if (is_word(&words[i], ";"))
-            fail(r, "a step is one call: put the next on a line of its own");
-    }
-    if (who != SERVER && count > 0 && !words[0].quoted && isdigit((unsigned char)words[0].text[0])) {
-        step->number = (unsigned)number(r, words, 1);
-        if (step->number > CONNECTIONS_MAX)
-            fail(r, "there are at most %d connections", CONNECTIONS_MAX);
-        words++;
-        count--;
-    }
-    switch (who) {
+    struct action action = new_action(SLEEP, 0, 0);
+    switch (step->subject) {
     case PEER:
-        read_peer_call(r, &step->action, words, count);
-        return;
+        return peer_call(p);
     case TRANSPORT:
-        read_transport_call(r, &step->action, words, count);
-        return;
+        if (!take(p, "connect"))
+            return transport_call(p, 0, EVENTS);
+        if (p->scenario->side != OF_CLIENT)
+            fail(p, "transport connect needs the header transport: client");
+        return new_action(TRANSPORT, 0, CONNECT);
     case SERVER:
-        read_server_call(r, &step->action, words, count);
-        return;
+        return server_call(p);
     case WAIT:
-        read_wait(r, &step->action, words, count);
+        return wait_action(p);
+    default:
+        action.number = number(p, "milliseconds", 1, SLEEP_MAX_MS);
+        return action;
+    }
+}
+
+/* K or K-M, or nothing: 1. */
+static void connections(struct parser *p, struct step *step)
+{
+    const char *text = p->token.text, *dash = memchr(text, '-', p->token.size);
+    size_t first_size = dash == NULL ? p->token.size : (size_t)(dash - text);
+    size_t last_size = dash == NULL ? 0 : p->token.size - first_size - 1;
+    if (p->token.kind != WORD || !is_digits(text, first_size) ||
+        (dash != NULL && !is_digits(dash + 1, last_size)))
+        return;
+    size_t first = first_size > 9 ? 0 : value_of(text, first_size);
+    size_t last = dash == NULL ? first : last_size > 9 ? 0 : value_of(dash + 1, last_size);
+    if (first < 1 || last < first || last > CONNECTIONS_MAX)
+        fail(p, "%s: connections are numbered from 1 to %d", shown(p), CONNECTIONS_MAX);
+    step->first = (unsigned)first;
+    step->last = (unsigned)last;
+    next(p);
+}
+
+static void begin_step(struct parser *p)
+{
+    struct scenario *scenario = p->scenario;
+    scenario->steps = grown(p, scenario->steps, scenario->step_count, sizeof *scenario->steps);
+    struct step *step = &scenario->steps[scenario->step_count++];
+    *step = (struct step){ .line = p->line, .first = 1, .last = 1, .goes_on = true };
+    step->subject = (enum subject)choice(p, "a subject", subject_names, LENGTH_OF(subject_names));
+    if (step->subject != SERVER && step->subject != SLEEP)
+        connections(p, step);
+}
+
+static void parse_steps(struct parser *p)
+{
+    struct scenario *scenario = p->scenario;
+    while (p->token.kind != END) {
+        if (find(p, subject_names, LENGTH_OF(subject_names)) >= 0)
+            begin_step(p);
+        struct step *step = &scenario->steps[scenario->step_count - 1];
+        step->actions = grown(p, step->actions, step->action_count, sizeof *step->actions);
+        step->actions[step->action_count++] = step_action(p, step);
+        end_of_action(p);
+    }
+    scenario->steps[scenario->step_count - 1].goes_on = false;
+}
+
+/* ---- the file --------------------------------------------------------------------------------------------- */
+
+static void parse_line(struct parser *p)
+{
+    const char *start = p->token.text;
+    size_t size = p->token.kind == WORD ? strspn(start, "abcdefghijklmnopqrstuvwxyz_") : 0;
+    bool has_steps = p->scenario->step_count > 0;
+    if (size > 0 && start + size < p->end && start[size] == ':') {
+        p->token = (struct token){ WORD, start, size };
+        int header = find(p, header_names, LENGTH_OF(header_names));
+        if (has_steps)
+            fail(p, "headers stand above the first step");
+        if (header < 0)
+            fail(p, "there is no header %s; allowed: %s", shown(p),
+                 list_of(p, header_names, LENGTH_OF(header_names)));
+        p->rest = start + size + 1;
+        parse_header(p, header);
         return;
     }
-}
-
-static void read_line(struct reader *r, char *line)
-{
-    static const char *const whos[] = { "peer", "transport", "server", "wait" };
-    size_t size = strspn(line, "abcdefghijklmnopqrstuvwxyz_");
-    char *keyword = keep_text(line, size), *rest = line + size;
-    if (*rest == ':') {
-        rest++;
-        rest += strspn(rest, " \t");
-        read_header(r, keyword, rest);
+    if (token_is(p, "on")) {
+        if (has_steps)
+            fail(p, "handlers stand above the first step");
+        parse_handler(p);
         return;
     }
-    if (strcmp(keyword, "on") == 0) {
-        read_handler(r, rest);
-        return;
-    }
-    for (unsigned who = PEER; who <= WAIT; who++) {
-        if (strcmp(keyword, whos[who]) == 0) {
-            read_step(r, (enum who)who, rest);
-            return;
-        }
-    }
-    fail(r,
-         "a line is a header 'title:', a handler 'on …:', or a step 'peer', 'transport', 'server', 'wait'");
+    if (find(p, subject_names, LENGTH_OF(subject_names)) < 0)
+        fail(p, "a line begins with a header (%s), on, or a step (%s); not with %s",
+             list_of(p, header_names, LENGTH_OF(header_names)),
+             list_of(p, subject_names, LENGTH_OF(subject_names)), shown(p));
+    parse_steps(p);
 }
 
-/* ---- files ------------------------------------------------------------------------------------------------ */
-
-const struct protocol_spec *scenario_protocol(const struct scenario *scenario, const char *name)
+static void check_set_protocols(struct parser *p)
 {
-    for (unsigned i = 0; i < scenario->protocol_count; i++) {
-        if (strcmp(scenario->protocols[i].name, name) == 0)
-            return &scenario->protocols[i];
-    }
-    return NULL;
-}
-
-static void check_name(struct reader *r, const struct action *action)
-{
-    if (strcmp(action->call, "set_protocol") == 0 && scenario_protocol(r->scenario, action->name) == NULL)
-        fail(r, "there is no protocol '%s'", action->name);
-}
-
-static void check_names(struct reader *r)
-{
-    const struct scenario *s = r->scenario;
-    for (unsigned p = 0; p < s->protocol_count; p++) {
-        for (unsigned h = 0; h < s->protocols[p].handler_count; h++) {
-            const struct handler *handler = &s->protocols[p].handlers[h];
-            for (unsigned a = 0; a < handler->action_count; a++)
-                check_name(r, &handler->actions[a]);
-        }
-    }
-    for (unsigned i = 0; i < s->step_count; i++) {
-        r->line = s->steps[i].line;
-        check_name(r, &s->steps[i].action);
+    for (unsigned i = 0; i < p->set_protocol_count; i++) {
+        bool found = false;
+        for (unsigned j = 0; j < p->scenario->protocol_count; j++)
+            found |= strcmp(p->set_protocols[i].name, p->scenario->protocols[j]->name) == 0;
+        p->line = p->set_protocols[i].line;
+        if (!found)
+            fail(p, "there is no protocol '%s'", p->set_protocols[i].name);
     }
 }
 
-static void strip(char *line)
+static void parse(struct parser *p, const char *text, size_t size)
 {
-    size_t size = strlen(line);
-    while (size > 0 && isspace((unsigned char)line[size - 1]))
-        line[--size] = '\0';
+    const char *file_end = text + size;
+    for (const char *line = text; line <= file_end;) {
+        const char *end = memchr(line, '\n', (size_t)(file_end - line));
+        end = end == NULL ? file_end : end;
+        p->line++;
+        if (memchr(line, '\0', (size_t)(end - line)) != NULL)
+            fail(p, "a NUL; write \\0 in a string");
+        begin_line(p, line, end);
+        if (p->token.kind != END)
+            parse_line(p);
+        line = end + 1;
+    }
+    if (p->scenario->step_count == 0)
+        fail(p, "there are no steps: the shortest scenario is 'peer connect'");
+    check_header(p);
+    check_set_protocols(p);
 }
 
-static void read_lines(struct reader *r, FILE *file)
+/* Freed by the caller. NULL: it can't be read. */
+static char *read_file(struct scenario *scenario, size_t *size)
 {
-    char *line = NULL;
-    size_t room = 0;
-    while (getline(&line, &room, file) >= 0) {
-        r->line++;
-        strip(line);
-        char *text = line + strspn(line, " \t");
-        if (*text != '\0' && *text != '#')
-            read_line(r, keep_text(text, strlen(text)));
+    FILE *file = fopen(scenario->path, "re");
+    char *text = NULL;
+    *size = 0;
+    for (size_t got = 1; file != NULL && got > 0; *size += got) {
+        text = realloc(text, *size + 65536);
+        if (text == NULL)
+            abort();
+        got = fread(text + *size, 1, 65536, file);
     }
-    free(line);
-    if (r->scenario->step_count == 0)
-        fail(r, "there are no steps: the shortest scenario is 'peer connect'");
-    check_names(r);
+    if (file == NULL || ferror(file)) {
+        snprintf(scenario->error, sizeof scenario->error, "%.400s: %s", scenario->path, strerror(errno));
+        free(text);
+        text = NULL;
+    }
+    if (file != NULL)
+        fclose(file);
+    return text;
+}
+
+static char *scenario_name_of(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    char *name = strdup(slash != NULL ? slash + 1 : path);
+    size_t size = name == NULL ? 0 : strlen(name), ending = strlen(".scenario");
+    if (size >= ending && strcmp(name + size - ending, ".scenario") == 0)
+        name[size - ending] = '\0';
+    return name;
+}
+
+static void parse_or_fail(struct parser *p, const char *text, size_t size)
+{
+    if (setjmp(p->failed) == 0) {
+        add_protocol(p, "main");
+        parse(p, text, size);
+    } else {
+        p->scenario->step_count = 0;
+    }
 }
 
 struct scenario *scenario_read(const char *path)
 {
-    struct reader *r = keep(sizeof *r);
-    r->scenario = keep(sizeof *r->scenario);
-    r->scenario->path = path;
-    const char *base = strrchr(path, '/') == NULL ? path : strrchr(path, '/') + 1;
-    const char *dot = strrchr(base, '.');
-    r->scenario->name = keep_text(base, dot == NULL ? strlen(base) : (size_t)(dot - base));
-    FILE *file = fopen(path, "re");
-    if (file == NULL) {
-        fprintf(stderr, "%s: %s\n", path, strerror(errno));
-        return NULL;
-    }
-    bool good = setjmp(r->failed) == 0;
-    if (good) {
-        struct protocol_spec *first = GROW(r->scenario->protocols, r->scenario->protocol_count);
-        first->name = "main";
-        read_lines(r, file);
-    }
-    fclose(file);
-    return good ? r->scenario : NULL;
+    struct scenario *scenario = calloc(1, sizeof *scenario);
+    struct parser *p = calloc(1, sizeof *p);
+    if (scenario == NULL || p == NULL)
+        abort();
+    scenario->path = path;
+    scenario->name = scenario_name_of(path);
+    scenario->addresses = 1;
+    size_t size;
+    char *text = read_file(scenario, &size);
+    p->scenario = scenario;
+    if (text != NULL)
+        parse_or_fail(p, text, size);
+    free(text);
+    free(p);
+    return scenario;
 }

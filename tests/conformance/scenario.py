@@ -1,302 +1,485 @@
-"""The scenario language, read: one file, one scenario. README.md specifies it."""
+"""Reads scenarios, the small language that README.md specifies: the oracle's half of two parsers that must agree (the
+other is scenario.c). Strict: whatever is not in the language is an error with file, line, and what is allowed."""
+import os
 import re
+from dataclasses import dataclass, field
 
-CALLS = {  # of a transport: what its arguments are
-    "write": "data", "writelines": "many", "echo": "", "write_eof": "", "can_write_eof": "", "close": "", "abort": "",
-    "is_closing": "", "pause_reading": "", "resume_reading": "", "is_reading": "",
-    "set_write_buffer_limits": "limits", "get_write_buffer_limits": "", "get_write_buffer_size": "",
-    "get_extra_info": "name", "set_protocol": "protocol", "get_protocol": "", "sendfile": "file",
-}
-SERVER_CALLS = ("start_serving", "is_serving", "sockets", "close", "wait_closed", "close_clients", "abort_clients")
-PEER_CALLS = {
-    "listen": "", "connect": "", "accept": "", "send": "data", "half_close": "", "read": "number", "read_to_end": "",
-    "reset": "", "close": "",
-}
-HANDLERS = (
-    "connection_made", "data_received", "received", "eof_received", "pause_writing", "resume_writing",
-    "connection_lost", "sendfile_done",
-)
-WAITS = (
-    "connection_made", "received", "eof_received", "pause_writing", "resume_writing", "connection_lost",
-    "sendfile_done", "connection_failed", "sent",
-)
-OPTIONAL = ("data_received", "eof_received", "pause_writing", "resume_writing", "connection_lost")
-SIZE_MAX = 64 * 1024 * 1024
+CONNECTIONS_MAX = 256
+DATA_MAX = 64 * 1024 * 1024
+NUMBER_MAX = 1024 * 1024 * 1024
+TEXT_MAX = 4096
+SLEEP_MAX_MS = 2000
+
+HEADERS = ("title", "transport", "socket", "start", "buffers", "addresses", "protocol", "receive", "without")
+OPTIONAL = ("data_received", "eof_received", "pause_writing", "resume_writing")
+NUMBERED = ("data_received", "get_buffer", "pause_writing", "resume_writing", "sendfile_done")
+EVENTS = ("connection_made", "data_received", "received", "eof_received", "pause_writing", "resume_writing",
+          "connection_lost", "sendfile_done", "get_buffer", "buffer_updated")
+WAITS = ("connection_made", "data_received", "received", "eof_received", "pause_writing", "resume_writing",
+         "connection_lost", "sendfile_done", "connection_failed", "sent")
+CALLS = ("write", "writelines", "echo", "write_eof", "can_write_eof", "close", "abort", "is_closing", "pause_reading",
+         "resume_reading", "is_reading", "set_write_buffer_limits", "get_write_buffer_limits", "get_write_buffer_size",
+         "get_extra_info", "set_protocol", "get_protocol", "sendfile", "mark")
+SERVER_CALLS = ("start_serving", "is_serving", "sockets", "close", "wait_closed", "close_clients", "abort_clients",
+                "path_exists")
+PEER_CALLS = ("listen", "stop_listening", "connect", "accept", "buffers", "send", "exchange", "read", "read_to_end",
+              "read_nothing", "half_close", "close", "reset")
+SUBJECTS = ("peer", "transport", "server", "wait", "sleep")
+
+TOKEN = re.compile(r'\s*(?:(?P<string>"(?:[^"\\]|\\.)*")|(?P<mark>[;:])|(?P<word>[^\s";:#]+)|(?P<bad>["]))')
+ESCAPES = {"n": b"\n", "r": b"\r", "t": b"\t", "0": b"\0", "\\": b"\\", '"': b'"'}
 
 
-class WrongScenario(Exception):
-    """FILE:LINE: what is wrong, and what would be right."""
+class ScenarioError(Exception):
+    """The message names file and line."""
+
+
+@dataclass
+class Action:
+    """One call, of a handler or of a step."""
+    subject: str        # peer, transport, server, wait, sleep, return
+    connection: int     # 0: the handler's own
+    name: str
+    data: list = field(default_factory=list)    # of bytes
+    numbers: dict = field(default_factory=dict)
+    text: str = ""
+
+
+@dataclass
+class Handler:
+    event: str
+    connection: int = 0     # 0: all
+    number: int = 0         # 0: every call
+    text: bytes = b""
+    actions: list = field(default_factory=list)
+
+
+@dataclass
+class Protocol:
+    name: str
+    receive: str = "data"
+    size: int = 65536
+    without: tuple = ()
+    handlers: list = field(default_factory=list)
+
+
+@dataclass
+class Step:
+    """Actions of one subject, to be done for each of a range of connections, without a rest in between."""
+    line: int
+    text: str
+    subject: str
+    first: int
+    last: int
+    actions: list
+
+
+@dataclass
+class Scenario:
+    name: str
+    title: str = ""
+    transport: str = "server"
+    socket: str = "tcp"
+    start: str = "now"
+    buffers: int = 0
+    addresses: int = 1
+    protocols: dict = field(default_factory=dict)
+    lines: list = field(default_factory=list)       # of lists of steps
 
 
 def pattern(size):
-    """The bytes that a number stands for, wherever bytes are wanted."""
-    return (b"abcdefghijklmnopqrstuvwxyz" * (size // 26 + 1))[:size]
+    """What a number stands for, wherever data is wanted: decimal offsets, 8 bytes each; a byte out of place is seen."""
+    return b"".join(b"%07d\n" % (at % 10000000) for at in range(0, size, 8))[:size]
 
 
-class Action:
-    def __init__(self, call, arguments):
-        self.call, self.arguments = call, arguments
+class Line:
+    """The tokens of a line, taken one after another."""
 
-
-class Protocol:
-    def __init__(self, name):
-        self.name = name
-        self.buffer_size = None  # None: data_received
-        self.without = set()
-        self.handlers = []  # (event, bytes of `received`, [Action])
-
-
-class Step:
-    def __init__(self, line, who, number, action):
-        self.line, self.who, self.number, self.action = line, who, number, action
-
-
-class Scenario:
-    def __init__(self, path):
-        self.path = str(path)
-        self.title = ""
-        self.transport = "server"
-        self.socket = "tcp"
-        self.buffers = None
-        self.start_later = False
-        self.protocols = [Protocol("main")]
-        self.steps = []
-        self._parse(path)
-
-    # ---- words ----------------------------------------------------------------------------------------------
-
-    WORD = re.compile(rb'"((?:[^"\\]|\\.)*)"|([^\s";]+)|(;)')
-    ESCAPES = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"\\": b"\\", b'"': b'"', b"0": b"\0"}
-
-    def fail(self, text):
-        raise WrongScenario(f"{self.path}:{self.line}: {text}")
-
-    def unescape(self, text):
-        def one(match):
-            escape = match.group(1)
-            if escape[:1] == b"x" and len(escape) == 3:
-                return bytes([int(escape[1:], 16)])
-            if escape not in self.ESCAPES:
-                self.fail(f"there is no escape \\{escape.decode('latin-1')}: \\n \\r \\t \\0 \\\\ \\\" \\xHH")
-            return self.ESCAPES[escape]
-        return re.sub(rb"\\(x[0-9a-fA-F]{2}|.)", one, text)
-
-    def words(self, text):
-        """Each a str, or bytes where it was quoted; ';' separates."""
-        found, at = [], 0
-        while at < len(text):
-            if text[at:at + 1] in (b" ", b"\t"):
+    def __init__(self, where, text):
+        self.where = where
+        self.tokens = []
+        at = 0
+        while True:
+            while at < len(text) and text[at] in " \t\r":
                 at += 1
-                continue
-            if text[at:at + 1] == b"#":
+            if at == len(text) or text[at] == "#":
                 break
-            match = self.WORD.match(text, at)
-            if match is None:
-                self.fail("a quote is not closed")
-            if match.group(1) is not None:
-                found.append(self.unescape(match.group(1)))
-            else:
-                found.append((match.group(2) or match.group(3)).decode("latin-1"))
+            match = TOKEN.match(text, at)
+            if match is None or match.group("bad"):
+                self.fail('a string without its closing quote')
+            kind = match.lastgroup
+            self.tokens.append((kind, match.group(kind)))
             at = match.end()
-        return found
+        self.at = 0
 
-    def number(self, word, least=0):
-        if not isinstance(word, str) or not word.isdigit() or not least <= int(word) <= SIZE_MAX:
-            self.fail(f"{self.show(word)} is no number from {least} to {SIZE_MAX}")
-        return int(word)
+    def fail(self, what):
+        raise ScenarioError(f"{self.where}: {what}")
 
-    @staticmethod
-    def show(word):
-        return '"…"' if isinstance(word, bytes) else f"'{word}'"
+    def kind(self):
+        return self.tokens[self.at][0] if self.at < len(self.tokens) else None
 
-    def data(self, word):
-        return word if isinstance(word, bytes) else pattern(self.number(word))
+    def peek(self):
+        return self.tokens[self.at][1] if self.at < len(self.tokens) else None
 
-    # ---- actions --------------------------------------------------------------------------------------------
+    def shown(self):
+        return "the line's end" if self.peek() is None else "'" + self.peek() + "'"
 
-    def named_numbers(self, words, names):
-        found = {}
-        for word in words:
-            name, equals, number = word.partition("=") if isinstance(word, str) else ("", "", "")
-            if name not in names or not equals or name in found:
-                self.fail(f"{self.show(word)} is none of {', '.join(n + '=N' for n in names)}")
-            found[name] = self.number(number)
-        return found
+    def take(self, word):
+        """True, and one token on, if that is what comes."""
+        if self.kind() in ("word", "mark") and self.peek() == word:
+            self.at += 1
+            return True
+        return False
 
-    def arguments(self, call, kind, words):
-        wanted = {"": 0, "data": 1, "number": 1, "name": 1, "protocol": 1}.get(kind)
-        if wanted is not None and len(words) != wanted:
-            self.fail(f"{call} takes {wanted} argument{'s' if wanted != 1 else ''}, not {len(words)}")
-        if kind == "data":
-            return [self.data(words[0])]
-        if kind == "many":
-            return [self.data(word) for word in words]
-        if kind == "number":
-            return [self.number(words[0])]
-        if kind in ("name", "protocol"):
-            if not isinstance(words[0], str):
-                self.fail(f"{call} takes a name, not {self.show(words[0])}")
-            return [words[0]]
-        if kind == "limits":
-            return [self.named_numbers(words, ("high", "low"))]
-        if kind == "file":
-            if not words:
-                self.fail("sendfile takes the file's content, then offset=N and count=N if wanted")
-            return [self.data(words[0]), self.named_numbers(words[1:], ("offset", "count"))]
-        return []
+    def word(self, what, allowed=None):
+        if self.kind() != "word" or (allowed is not None and self.peek() not in allowed):
+            also = "" if allowed is None else "; allowed: " + ", ".join(allowed)
+            self.fail(f"{what} expected, not {self.shown()}{also}")
+        self.at += 1
+        return self.tokens[self.at - 1][1]
 
-    def call(self, words):
-        if not words or not isinstance(words[0], str) or words[0] not in CALLS:
-            self.fail(f"{self.show(words[0]) if words else 'nothing'} is no call of a transport: {', '.join(CALLS)}")
-        return Action(words[0], self.arguments(words[0], CALLS[words[0]], words[1:]))
-
-    def actions(self, words):
-        found, current = [], []
-        for word in words + [";"]:
-            if word != ";":
-                current.append(word)
-                continue
-            if current and current[0] == "server":
-                if self.transport != "server":
-                    self.fail("a call of the server needs the header 'transport: server'")
-                found.append(self.server_call(current[1:]))
-            elif current and current[0] == "return":
-                if current[1:] not in (["true"], ["false"]):
-                    self.fail("return takes true or false")
-                found.append(Action("return", [current[1] == "true"]))
-            else:
-                found.append(self.call(current))
-            current = []
-        return found
-
-    def server_call(self, words):
-        if len(words) != 1 or words[0] not in SERVER_CALLS:
-            self.fail(f"{self.show(words[0]) if words else 'nothing'} is no call of a server: {', '.join(SERVER_CALLS)}")
-        return Action("server " + words[0], [])
-
-    # ---- lines ----------------------------------------------------------------------------------------------
-
-    def _parse(self, path):
-        self.line = 0
-        with open(path, "rb") as file:
-            for line in file.read().split(b"\n"):
-                self.line += 1
-                line = line.strip()
-                if line and not line.startswith(b"#"):
-                    self.parse_line(line)
-        if not self.steps:
-            self.fail("there are no steps: the shortest scenario is 'peer connect'")
-        names = [protocol.name for protocol in self.protocols]
-        for action, line in self.all_actions:
-            if action.call == "set_protocol" and action.arguments[0] not in names:
-                self.line = line
-                self.fail(f"there is no protocol '{action.arguments[0]}': {', '.join(names)}")
-
-    def parse_line(self, line):
-        keyword = re.match(rb"[a-z_]*", line).group().decode()
-        rest = line[len(keyword):]
-        if rest.startswith(b":"):
-            self.parse_header(keyword, rest[1:].strip())
-        elif keyword == "on":
-            self.parse_handler(rest)
-        elif keyword in ("peer", "transport", "server", "wait"):
-            self.parse_step(keyword, rest)
-        else:
-            self.fail("a line is a header 'title:', a handler 'on …:', or a step 'peer', 'transport', 'server', 'wait'")
-
-    def one_of(self, what, value, allowed):
-        if value not in allowed:
-            self.fail(f"{what} is one of: {', '.join(allowed)}")
+    def number(self, what, low=0, high=NUMBER_MAX):
+        if self.kind() != "word" or not re.fullmatch(r"[0-9]{1,10}", self.peek()):
+            self.fail(f"{what} expected, a number from {low} to {high}, not {self.shown()}")
+        value = int(self.peek())
+        if not low <= value <= high:
+            self.fail(f"{what}: {value} is not from {low} to {high}")
+        self.at += 1
         return value
 
-    def parse_header(self, keyword, rest):
-        text = rest.decode("latin-1")
-        if self.steps:
-            self.fail("headers stand before the first step")
-        if keyword == "title":
-            self.title = text
-        elif keyword == "transport":
-            self.transport = self.one_of("transport:", text, ("server", "client", "accepted"))
-        elif keyword == "socket":
-            self.socket = self.one_of("socket:", text, ("tcp", "unix", "abstract"))
-        elif keyword == "start":
-            self.start_later = self.one_of("start:", text, ("now", "later")) == "later"
-        elif keyword == "buffers":
-            self.buffers = self.number(text, 1)
-        elif keyword == "protocol":
-            if not re.fullmatch(r"[a-z][a-z0-9_]*", text) or text in [p.name for p in self.protocols]:
-                self.fail("protocol: takes a new name of small letters, digits and _")
-            self.protocols.append(Protocol(text))
-        elif keyword == "receive":
-            words = text.split()
-            if words == ["data"]:
-                self.protocols[-1].buffer_size = None
-            elif len(words) == 2 and words[0] == "buffer":
-                self.protocols[-1].buffer_size = self.number(words[1])
+    def is_number(self):
+        return self.kind() == "word" and self.peek().isascii() and self.peek().isdigit()
+
+    def string(self):
+        if self.kind() != "string":
+            self.fail(f'a "string" expected, not {self.shown()}')
+        text = self.peek()[1:-1]
+        out, at = bytearray(), 0
+        while at < len(text):
+            if text[at] != "\\":
+                out += text[at].encode("utf-8", "surrogateescape")
+                at += 1
+                continue
+            escape = text[at + 1]
+            if escape in ESCAPES:
+                out += ESCAPES[escape]
+                at += 2
+            elif escape == "x" and re.fullmatch("[0-9a-fA-F]{2}", text[at + 2:at + 4]):
+                out.append(int(text[at + 2:at + 4], 16))
+                at += 4
             else:
-                self.fail("receive: is 'data', or 'buffer' and its size")
-        elif keyword == "without":
-            for word in text.split():
-                self.protocols[-1].without.add(self.one_of("without:", word, OPTIONAL))
+                self.fail(f'\\{escape} in a string; allowed: \\n \\r \\t \\0 \\\\ \\" \\xHH')
+        self.at += 1
+        return bytes(out)
+
+    def is_data(self):
+        return self.kind() == "string" or self.is_number()
+
+    def data(self):
+        if self.kind() == "string":
+            return self.string()
+        if not self.is_number():
+            self.fail(f'data expected, not {self.shown()}; allowed: "text", N, N x "text"')
+        size = self.number("a size", 0, DATA_MAX)
+        if not self.take("x"):
+            return pattern(size)
+        text = self.string()
+        if not text:
+            self.fail("an empty string can't be repeated")
+        return (text * (size // len(text) + 1))[:size]
+
+    def named_numbers(self, names, needed):
+        """send=N receive=N, in any order, each at most once."""
+        found = {}
+        while self.kind() == "word" and "=" in self.peek():
+            name, _, value = self.peek().partition("=")
+            if name not in names or name in found or not re.fullmatch(r"[0-9]{1,10}", value) or \
+                    int(value) > NUMBER_MAX:
+                self.fail(f"'{self.peek()}': allowed: " + ", ".join(f"{name}=N" for name in names) + ", each once")
+            found[name] = int(value)
+            self.at += 1
+        if needed and not found:
+            self.fail(f"expected: {' or '.join(name + '=N' for name in names)}, not {self.shown()}")
+        return found
+
+    def connections(self):
+        """K or K-M, or nothing: 1."""
+        text = self.peek()
+        if self.kind() != "word" or not re.fullmatch(r"[0-9]+(-[0-9]+)?", text):
+            return 1, 1
+        first, _, last = text.partition("-")
+        first, last = int(first), int(last or first)
+        if not 1 <= first <= last <= CONNECTIONS_MAX:
+            self.fail(f"'{text}': connections are numbered from 1 to {CONNECTIONS_MAX}")
+        self.at += 1
+        return first, last
+
+    def end_of_action(self):
+        if self.peek() is not None and not self.take(";"):
+            self.fail(f"end of line or ';' expected, not {self.shown()}")
+
+
+class Parser:
+    def __init__(self, path):
+        self.path = str(path)
+        self.scenario = Scenario(os.path.basename(path).removesuffix(".scenario"))
+        self.protocol = self.scenario.protocols["main"] = Protocol("main")
+        self.seen = set()
+        self.set_protocols = []     # (where, name), to be checked at the end
+
+    def parse(self, text):
+        for number, line in enumerate(text.split("\n"), 1):
+            self.where = f"{self.path}:{number}"
+            self.number = number
+            stripped = line.strip(" \t\r")
+            if stripped and not stripped.startswith("#"):
+                self.line(stripped)
+        if not self.scenario.lines:
+            self.fail("there are no steps: the shortest scenario is 'peer connect'")
+        self.check_header()
+        for where, name in self.set_protocols:
+            if name not in self.scenario.protocols:
+                raise ScenarioError(f"{where}: there is no protocol '{name}'; allowed: " +
+                                    ", ".join(self.scenario.protocols))
+        return self.scenario
+
+    def fail(self, what):
+        raise ScenarioError(f"{self.where}: {what}")
+
+    def line(self, text):
+        match = re.match(r"([a-z_]+)(:?)", text)
+        keyword, colon = match.groups() if match else ("", "")
+        if colon and self.scenario.lines:
+            self.fail("headers stand above the first step")
+        if colon and keyword in HEADERS:
+            self.header(keyword, text[match.end():])
+        elif colon:
+            self.fail(f"there is no header '{keyword}:'; allowed: " + ", ".join(f"{name}:" for name in HEADERS))
+        elif keyword == "on" and self.scenario.lines:
+            self.fail("handlers stand above the first step")
+        elif keyword == "on":
+            self.handler(Line(self.where, text))
+        elif keyword in SUBJECTS:
+            self.steps(text)
         else:
-            self.fail("there is no such header: title, transport, socket, start, buffers, protocol, receive, without")
+            self.fail(f"a line begins with {', '.join(f'{name}:' for name in HEADERS)}, on, {', '.join(SUBJECTS)}; "
+                      f"not with '{text.split()[0][:60]}'")
 
-    all_actions = ()
+    # ---- above the steps
 
-    def parse_handler(self, rest):
-        if self.steps:
-            self.fail("handlers stand before the first step")
-        event, colon, actions = rest.partition(b":")
-        words = self.words(event)
-        if not colon or not words or words[0] not in HANDLERS or len(words) != (2 if words[0] == "received" else 1):
-            self.fail(f"a handler is 'on EVENT: CALL; CALL', and 'received' has a number; events: {', '.join(HANDLERS)}")
-        count = self.number(words[1], 1) if words[0] == "received" else 0
-        actions = self.actions(self.words(actions))
-        for action in actions:
-            if action.call == "return" and words[0] != "eof_received":
+    def header(self, name, rest):
+        key = (self.protocol.name, name) if name in ("receive", "without") else name
+        if key in self.seen and name != "protocol":
+            self.fail(f"{name}: is there twice")
+        self.seen.add(key)
+        if name in HEADERS[:6] and len(self.scenario.protocols) > 1:
+            self.fail(f"{name}: stands above the first protocol:")
+        if name == "title":
+            self.scenario.title = rest.strip(" \t\r")
+            return
+        line = Line(self.where, rest)
+        if name == "transport":
+            self.scenario.transport = line.word("a kind of transport", ("server", "client", "accepted"))
+        elif name == "socket":
+            self.scenario.socket = line.word("a kind of socket", ("tcp", "unix", "abstract"))
+        elif name == "start":
+            self.scenario.start = line.word("a time", ("now", "later"))
+        elif name == "buffers":
+            self.scenario.buffers = line.number("a size", 1)
+        elif name == "addresses":
+            self.scenario.addresses = line.number("how many", 1, 8)
+        elif name == "protocol":
+            self.begin_protocol(line)
+        elif name == "receive":
+            self.protocol.receive = line.word("a way to receive", ("data", "buffer"))
+            if self.protocol.receive == "buffer" and line.is_number():
+                self.protocol.size = line.number("a size", 0, 1024 * 1024)
+        elif name == "without":
+            names = [line.word("a callback", OPTIONAL)]
+            while line.peek() is not None:
+                names.append(line.word("a callback", OPTIONAL))
+            self.protocol.without = tuple(names)
+        if line.peek() is not None:
+            self.fail(f"end of line expected, not {line.shown()}")
+
+    def begin_protocol(self, line):
+        name = line.word("a name")
+        if not re.fullmatch("[a-z][a-z0-9_]*", name):
+            self.fail(f"'{name}' is no name for a protocol; allowed: small letters, digits and _")
+        if name in self.scenario.protocols:
+            self.fail(f"protocol {name} is there twice (main is what stands above the first protocol:)")
+        self.protocol = self.scenario.protocols[name] = Protocol(name)
+
+    def check_header(self):
+        scenario = self.scenario
+        if scenario.addresses > 1 and (scenario.transport != "server" or scenario.socket != "tcp"):
+            self.fail("addresses: above 1 needs transport: server and socket: tcp")
+        if scenario.start == "later" and scenario.transport != "server":
+            self.fail("start: later needs transport: server")
+        for protocol in scenario.protocols.values():
+            if protocol.receive == "buffer" and "data_received" in protocol.without:
+                self.fail(f"protocol {protocol.name}: with receive: buffer it can't be without data_received")
+            for handler in protocol.handlers:
+                if handler.event == "get_buffer" and protocol.receive == "data":
+                    self.fail(f"protocol {protocol.name}: get_buffer needs receive: buffer")
+                if handler.event in protocol.without:
+                    self.fail(f"protocol {protocol.name}: is without {handler.event}, but has a handler of it")
+
+    def handler(self, line):
+        line.word("on")
+        handler = Handler("")
+        if line.take("transport"):
+            handler.connection = line.number("the number of a connection", 1, CONNECTIONS_MAX)
+        handler.event = line.word("a callback", EVENTS)
+        if handler.event == "buffer_updated":
+            handler.event = "data_received"
+        if handler.event == "received":
+            if line.kind() == "string":
+                handler.text = line.string()
+                if not 1 <= len(handler.text) <= TEXT_MAX:
+                    self.fail(f'received "...": from 1 to {TEXT_MAX} bytes')
+            else:
+                handler.number = line.number('a size, or a "string"', 1)
+        elif handler.event in NUMBERED and line.is_number():
+            handler.number = line.number("which call", 1)
+        if not line.take(":"):
+            self.fail(f"':' expected, not {line.shown()}")
+        if line.peek() is None:
+            self.fail("an action expected behind the ':'")
+        while line.peek() is not None:
+            if handler.actions and handler.actions[-1].subject == "return":
+                self.fail("return is the last action")
+            handler.actions.append(self.handler_action(line, handler.event))
+            line.end_of_action()
+        self.protocol.handlers.append(handler)
+
+    def handler_action(self, line, event):
+        if line.take("return"):
+            if event != "eof_received":
                 self.fail("only eof_received returns something")
-            if action.call == "echo" and words[0] != "data_received":
-                self.fail("echo belongs to data_received")
-        self.all_actions = [*self.all_actions, *((action, self.line) for action in actions)]
-        self.protocols[-1].handlers.append((words[0], count, actions))
+            return Action("return", 0, line.word("true or false", ("true", "false")))
+        if line.take("server"):
+            return self.server_call(line)
+        connection = 0
+        if line.take("transport"):
+            connection = line.number("the number of a connection", 1, CONNECTIONS_MAX)
+        return self.transport_call(line, connection, event)
 
-    def parse_step(self, who, rest):
-        words = self.words(rest)
-        if ";" in words:
-            self.fail("a step is one call: put the next on a line of its own")
-        number = 1
-        if who != "server" and words and isinstance(words[0], str) and words[0].isdigit():
-            number = self.number(words.pop(0), 1)
-            if number > 64:
-                self.fail("there are at most 64 connections")
-        if who == "server":
-            if self.transport != "server":
-                self.fail("a step 'server' needs the header 'transport: server'")
-            action = self.server_call(words)
-        elif who == "transport":
-            if words == ["connect"]:
-                if self.transport != "client":
-                    self.fail("'transport connect' needs the header 'transport: client'")
-                action = Action("connect", [])
-            else:
-                action = self.call(words)
-                if action.call == "echo":
-                    self.fail("echo belongs to data_received")
-        elif who == "peer":
-            if not words or words[0] not in PEER_CALLS:
-                self.fail(f"{self.show(words[0]) if words else 'nothing'} is no call of a peer: {', '.join(PEER_CALLS)}")
-            if words[0] in ("listen", "accept") and self.transport != "client":
-                self.fail(f"'peer {words[0]}' needs the header 'transport: client'")
-            if words[0] == "connect" and self.transport == "client":
-                self.fail("'peer connect' needs the header 'transport: server', or accepted")
-            action = Action(words[0], self.arguments(words[0], PEER_CALLS[words[0]], words[1:]))
-        else:
-            action = self.parse_wait(words)
-        self.steps.append(Step(self.line, who, number, action))
-        if who == "transport":
-            self.all_actions = [*self.all_actions, (action, self.line)]
+    # ---- calls
 
-    def parse_wait(self, words):
-        if not words or words[0] not in WAITS or len(words) > 2 or (words[0] == "received") != (len(words) == 2):
-            self.fail(f"wait is for one of: {', '.join(WAITS)}; 'received' has a number of bytes")
-        return Action(words[0], [self.number(words[1], 1)] if len(words) == 2 else [])
+    def transport_call(self, line, connection, event=None):
+        action = Action("transport", connection, line.word("a call of the transport", CALLS))
+        name = action.name
+        if name == "write":
+            action.data = [line.data()]
+        elif name == "writelines":
+            while line.is_data():
+                action.data.append(line.data())
+        elif name == "echo":
+            if event != "data_received" or connection != 0:
+                self.fail("echo belongs to data_received, without 'transport K'")
+        elif name == "set_write_buffer_limits":
+            action.numbers = line.named_numbers(("high", "low"), False)
+        elif name == "get_extra_info":
+            action.text = line.word("a name")
+            if action.text == "shard":
+                self.fail("get_extra_info shard: asyncio has no shards")
+        elif name == "set_protocol":
+            action.text = line.word("a protocol")
+            self.set_protocols.append((self.where, action.text))
+        elif name == "sendfile":
+            action.data = [line.data()]
+            action.numbers = line.named_numbers(("offset", "count"), False)
+        elif name == "mark":
+            action.text = line.string().decode("latin-1")
+        return action
+
+    def server_call(self, line):
+        action = Action("server", 0, line.word("a call of the server", SERVER_CALLS))
+        if self.scenario.transport != "server":
+            self.fail("a call of the server needs the header transport: server")
+        if action.name == "path_exists" and self.scenario.socket != "unix":
+            self.fail("path_exists needs the header socket: unix")
+        return action
+
+    # ---- steps
+
+    def steps(self, text):
+        line = Line(self.where, text)
+        steps = []
+        while line.peek() is not None:
+            if line.kind() == "word" and line.peek() in SUBJECTS:
+                steps.append(self.begin_step(line, text))
+            if not steps:
+                self.fail(f"a step begins with {', '.join(SUBJECTS)}; not with {line.shown()}")
+            steps[-1].actions.append(self.action(line, steps[-1]))
+            line.end_of_action()
+        self.scenario.lines.append(steps)
+
+    def begin_step(self, line, text):
+        subject = line.word("a subject")
+        first, last = (1, 1)
+        if subject in ("peer", "transport", "wait"):
+            first, last = line.connections()
+        return Step(self.number, text, subject, first, last, [])
+
+    def action(self, line, step):
+        if step.subject == "peer":
+            return self.peer_call(line)
+        if step.subject == "transport":
+            if line.take("connect"):
+                if self.scenario.transport != "client":
+                    self.fail("transport connect needs the header transport: client")
+                return Action("transport", 0, "connect")
+            return self.transport_call(line, 0)
+        if step.subject == "server":
+            return self.server_call(line)
+        if step.subject == "wait":
+            return self.wait(line)
+        return Action("sleep", 0, "", numbers={"ms": line.number("milliseconds", 1, SLEEP_MAX_MS)})
+
+    def peer_call(self, line):
+        action = Action("peer", 0, line.word("something for the peer to do", PEER_CALLS))
+        name, client = action.name, self.scenario.transport == "client"
+        if name in ("listen", "stop_listening", "accept") and not client:
+            self.fail(f"peer {name} needs the header transport: client; here the peer connects")
+        if name == "connect":
+            if client:
+                self.fail("peer connect needs the header transport: server or accepted; here the peer listens, and accepts")
+            if line.is_number():
+                action.numbers["number"] = line.number("an address", 1, self.scenario.addresses)
+        elif name == "buffers":
+            action.numbers = line.named_numbers(("send", "receive"), True)
+        elif name == "send":
+            action.data = [line.data()]
+        elif name == "exchange":
+            action.data = [line.data()]
+            action.numbers["number"] = line.number("a size to read", 1)
+        elif name == "read":
+            action.numbers["number"] = line.number("a size", 1)
+        elif name == "reset" and self.scenario.socket != "tcp":
+            self.fail("peer reset needs the header socket: tcp; unix sockets know no reset")
+        return action
+
+    def wait(self, line):
+        action = Action("wait", 0, line.word("something to wait for", WAITS))
+        if action.name == "received":
+            action.numbers["number"] = line.number("a size", 1)
+        elif action.name != "sent":
+            action.numbers["number"] = line.number("how many", 1) if line.is_number() else 1
+        if action.name == "connection_failed" and self.scenario.transport != "client":
+            self.fail("connection_failed needs the header transport: client")
+        return action
+
+
+def read(path):
+    with open(path, "rb") as file:
+        raw = file.read()
+    if b"\0" in raw:
+        raise ScenarioError(f"{path}:{raw[:raw.index(0)].count(10) + 1}: a NUL; write \\0 in a string")
+    return Parser(path).parse(raw.decode("utf-8", "surrogateescape"))
+
+
+def files_of(folder):
+    """The scenarios of a folder, by name."""
+    return [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if name.endswith(".scenario")]
