@@ -69,6 +69,7 @@ class Connection:
         self.expected_peername = None
         self.peer = None
         self.served = False
+        self.was_reset = False
 
 
 class Eager:
@@ -700,6 +701,8 @@ class Driver:
         self.arriving.append(connection.number)
         try:
             peer.connect(self.address[action.numbers.get("number", 1)])
+        except ConnectionResetError:    # it was connected, and reset before we could look; told when it is read from
+            connection.was_reset = True
         except OSError as error:
             self.arriving.remove(connection.number)
             if not isinstance(error, (ConnectionRefusedError, FileNotFoundError)):
@@ -778,6 +781,10 @@ class Driver:
 
     def receive(self, connection, peer, size):
         """What is there, told in the trace; b"" for an end."""
+        if connection.was_reset:
+            connection.was_reset = False
+            self.trace.add("peer", connection.number, event="reset")
+            return b""
         try:
             piece = peer.recv(min(size, 65536))
         except BlockingIOError:

@@ -232,7 +232,7 @@ struct connection {
 
     /* Of the conductor. */
     int peer; /* -1: none */
-    bool asked;
+    bool asked, was_reset;
 };
 
 struct run {

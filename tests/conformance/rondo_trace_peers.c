@@ -201,9 +201,8 @@ static int connect_within_patience(int fd, const struct address *address)
             poll(NULL, 0, 1);
             continue;
         }
-        poll(&poll_fd, 1, left_ms(deadline_ms));
-        if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error != 0)
-            return error;
+        if (poll(&poll_fd, 1, left_ms(deadline_ms)) == 1)
+            return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 ? error : errno;
     }
     return 0;
 }
@@ -239,7 +238,9 @@ static bool peer_connect(struct connection *c, const struct action *action)
         c->expected_peername.name.ss_family = AF_UNIX; /* it has no name */
     arriving(c);
     int error = connect_within_patience(c->peer, &run->addresses[action->number]);
-    if (error != 0) {
+    c->was_reset =
+        error == ECONNRESET; /* it was connected, and reset before we could look; told when it is read from */
+    if (error != 0 && !c->was_reset) {
         not_arriving(c);
         close_peer(c);
         if (error == ECONNREFUSED || error == ENOENT) {
@@ -273,9 +274,14 @@ static bool peer_accept(struct connection *c)
 /* ---- bytes ------------------------------------------------------------------------------------------------ */
 
 /* What is there, up to `size` bytes. Returns how many; -1: nothing now; 0: an end, which is told. */
-static ssize_t receive(const struct connection *c, size_t size)
+static ssize_t receive(struct connection *c, size_t size)
 {
     char bytes[65536];
+    if (c->was_reset) {
+        c->was_reset = false;
+        peer_event(c, "reset");
+        return 0;
+    }
     ssize_t n = recv(c->peer, bytes, size < sizeof bytes ? size : sizeof bytes, 0);
     if (n > 0) {
         trace_data(ON_PEER, c->number, "data", NULL, (rondo_bytes){ bytes, (size_t)n });
@@ -290,7 +296,7 @@ static ssize_t receive(const struct connection *c, size_t size)
     return 0;
 }
 
-static bool peer_read(const struct connection *c, size_t size, const char *missing)
+static bool peer_read(struct connection *c, size_t size, const char *missing)
 {
     uint64_t deadline_ms = now_ms() + PATIENCE_MS;
     while (size > 0 && !trace_has_failed()) {
@@ -309,7 +315,7 @@ static bool peer_read(const struct connection *c, size_t size, const char *missi
 }
 
 /* Send, and meanwhile read `size` bytes. */
-static bool exchange(const struct connection *c, rondo_bytes data, size_t size, const char *what)
+static bool exchange(struct connection *c, rondo_bytes data, size_t size, const char *what)
 {
     uint64_t deadline_ms = now_ms() + PATIENCE_MS;
     while (data.size > 0 || size > 0) {
