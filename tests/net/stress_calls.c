@@ -95,7 +95,6 @@ int main(int argc, char **argv)
     signal(SIGABRT, crashed);
     signal(SIGALRM, crashed);
     signal(SIGSEGV, crashed);
-    rondo_set_log_level(run.verbose ? RONDO_LOG_DEBUG : RONDO_LOG_ERROR);
     open_files();
     return run_sequences(first, count);
 }
