@@ -431,8 +431,8 @@ static struct happened *happened(struct simulated *s, struct request *request, i
 /* Room for so many bytes received, until they are dispatched. */
 static char *bytes_for(struct simulated *s, size_t size)
 {
-    if (s->bytes_used + size > s->bytes_max) {
-        s->bytes_max = 2 * (s->bytes_used + size);
+    if (s->bytes == NULL || s->bytes_used + size > s->bytes_max) {
+        s->bytes_max = 2 * (s->bytes_used + size) + 256;
         s->bytes = realloc(s->bytes, s->bytes_max);
         assert(s->bytes != NULL);
     }
