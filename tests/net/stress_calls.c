@@ -4,8 +4,9 @@
  *
  *   stress_calls [--seed N] [COUNT]
  *
- * Runs COUNT sequences, from seed N on (default: 100000, from 1). Each is made of its seed alone, so what fails is
- * repeated, with all that happens in it, by  stress_calls --seed N 1.
+ * Runs COUNT sequences (default: 100000), from seed N on (default: others each time; RONDO_SEED in the environment sets
+ * it, too). Each is made of its seed alone, so what fails is repeated, with all that happens in it, by
+ * stress_calls --seed N 1.
  *
  * The rules, beside those that the engine and the sanitizers watch over:
  *
@@ -72,14 +73,13 @@ static int run_sequences(uint64_t first, uint64_t count)
         return 1;
     }
     uint64_t ms = clock_ms() - start_ms;
-    printf("%" PRIu64 " sequences from seed %" PRIu64 " on, %" PRIu64 " a second\n", count, first,
-           count * 1000 / (ms > 0 ? ms : 1));
+    printf("stress_calls: %" PRIu64 " a second\n", count * 1000 / (ms > 0 ? ms : 1));
     return 0;
 }
 
 int main(int argc, char **argv)
 {
-    uint64_t first = 1, count = COUNT_DEFAULT;
+    uint64_t first = (uint64_t)time(NULL) * COUNT_DEFAULT, count = COUNT_DEFAULT;
     const char *seed = getenv("RONDO_SEED");
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc)
@@ -96,5 +96,7 @@ int main(int argc, char **argv)
     signal(SIGALRM, crashed);
     signal(SIGSEGV, crashed);
     open_files();
+    printf("stress_calls: %" PRIu64 " sequences from seed %" PRIu64 " on\n", count, first);
+    fflush(stdout);
     return run_sequences(first, count);
 }
