@@ -53,7 +53,7 @@
  * kernel is another one: it does what you tell it, and nothing else happens. Each call below lets everything happen
  * that follows from it, callbacks included, before it returns; only time stands still, until rondo_test_advance.
  *
- * There are no addresses here: rondo_create_server says -EOPNOTSUPP, and a connection that your protocol makes
+ * There are no addresses here: rondo_create_server says -ENOTSUP, and a connection that your protocol makes
  * (rondo_create_connection) fails, as to nowhere.
  *
  * Works with any test framework. Thread: one, for a test and all its peers; one test at a time on a thread. */
