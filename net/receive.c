@@ -304,14 +304,14 @@ static void direct_done(struct op *op, const struct completion *completion)
     }
 }
 
-int receive_protocol_is_replaced(rondo_transport *t, rondo_bytes unused)
+bool receive_hand_over(rondo_transport *t, rondo_bytes unused)
 {
     rondo_bytes waits = { t->direct.data, t->direct_waits }; /* then there is nothing in the inbox */
     if (!byte_queue_put_front(&t->inbox, waits.size > 0 ? waits : unused))
-        return -ENOMEM;
+        return false;
     t->direct_waits = 0;
     t->direct_replaced = t->receive.in_kernel && t->receive.done == direct_done;
-    return 0;
+    return true;
 }
 
 /* ---- with descriptors --------------------------------------------------------------------------------------- */

@@ -311,21 +311,25 @@ static void free_replaced_states(rondo_transport *t)
     }
 }
 
-int rondo_set_protocol(rondo_transport *t, const rondo_protocol *protocol)
+/* What the protocol has been given and not used, and what the kernel gives to it now, shall be the next one's. */
+static bool hand_over(rondo_transport *t)
 {
-    assert(loop_is_here(t->loop));
-    if (t->lost)
-        return -ENOTCONN;
-    struct protocol_state *self = memory_new(sizeof *self + protocol->size);
-    struct replaced_state *replaced = memory_new(sizeof *replaced);
     rondo_bytes unused = { 0 };
     if (t->protocol->_unused != NULL)
         unused = t->protocol->_unused(t->protocol, t->self->state);
-    int rc = self == NULL || replaced == NULL ? -ENOMEM : receive_protocol_is_replaced(t, unused);
-    if (rc < 0) {
+    return receive_hand_over(t, unused);
+}
+
+int rondo_set_protocol(rondo_transport *t, const rondo_protocol *protocol)
+{
+    assert(loop_is_here(t->loop));
+    struct protocol_state *self = memory_new(sizeof *self + protocol->size);
+    struct replaced_state *replaced = memory_new(sizeof *replaced);
+    bool has_memory = self != NULL && replaced != NULL && (t->lost || hand_over(t));
+    if (!has_memory) {
         memory_free(self);
         memory_free(replaced);
-        return rc;
+        return -ENOMEM;
     }
     *replaced = (struct replaced_state){ t->replaced, t->self };
     t->replaced = replaced;

@@ -161,9 +161,9 @@ bool receive_is_direct(const rondo_transport *t);
 void receive_look(rondo_transport *t);
 /* Bytes received and not yet delivered. */
 size_t receive_waiting_bytes(const rondo_transport *t);
-/* The protocol is about to be another one, and `unused` what it had been given and not used. Returns 0, or -ENOMEM: then
- * it must not. */
-int receive_protocol_is_replaced(rondo_transport *t, rondo_bytes unused);
+/* The protocol is about to be another one, and `unused` what it had been given and not used. False: no memory, and then it
+ * must not. */
+bool receive_hand_over(rondo_transport *t, rondo_bytes unused);
 
 /* May it be written to? */
 bool send_is_allowed(const rondo_transport *t);

@@ -16,6 +16,7 @@ TestSuite(extra_info, .timeout = 30);
 /* ---- the second protocol: it writes down what it is called with, in words of its own ------------------------- */
 
 static char second_calls[1024];
+static const rondo_line_protocol upgrading;
 
 struct second {
     char memory[5];
@@ -58,7 +59,9 @@ static bool second_eof_received(rondo_transport *t)
 static void second_connection_lost(rondo_transport *t, int error)
 {
     note(error == 0 ? "lost%.*s" : "broken%.*s", "", 0);
-    cr_assert_eq(rondo_set_protocol(t, &recording), -ENOTCONN, "too late");
+    cr_assert_eq(rondo_set_protocol(t, &upgrading.protocol), 0,
+                 "nobody will call it, but asyncio takes it, too");
+    cr_assert_eq(rondo_get_protocol(t), &upgrading.protocol);
 }
 
 #define SECOND                                                                                               \

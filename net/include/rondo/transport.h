@@ -46,7 +46,7 @@ const rondo_protocol *rondo_get_protocol(const rondo_transport *t);
  * Timers and calls in the old state are cancelled by you, before. Bytes that a receiver of rondo's (lines) had been
  * given and not used yet go to the new protocol. Memory that the old one gave by get_buffer is the kernel's until
  * the new one's first callback. Closing, too, the new protocol gets connection_lost.
- * Returns 0; -ENOMEM, and nothing has changed; -ENOTCONN from connection_lost on. */
+ * Returns 0, or -ENOMEM, and nothing has changed. */
 int rondo_set_protocol(rondo_transport *t, const rondo_protocol *protocol);
 
 /* What there is to know beside the bytes.    asyncio: get_extra_info

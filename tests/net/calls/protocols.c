@@ -272,6 +272,7 @@ static void connection_lost(rondo_transport *t, int error)
     rondo_timer_cancel(&self->timer);
     rondo_call_cancel(&self->call);
     go_on(c);
+    self = rondo_self(t); /* there may be another protocol now */
     rondo_timer_cancel(&self->timer);
     rondo_call_cancel(&self->call);
     expect(c, self->canary == CANARY && self->canary_behind == CANARY, "the state is intact to the end");

@@ -251,11 +251,7 @@ static void call_set_protocol(struct connection *c)
     enter_call(c);
     int rc = rondo_set_protocol(c->t, protocol);
     leave_call();
-    expect(c,
-           rc == (c->lost                   ? -ENOTCONN
-                  : run.failures > failures ? -ENOMEM
-                                            : 0),
-           "a protocol can be set until the connection is lost");
+    expect(c, rc == (run.failures > failures ? -ENOMEM : 0), "a protocol can be set at any time");
     if (rc < 0)
         return;
     if (c->protocol->pause_writing != NULL && protocol->pause_writing == NULL && c->told_pause) {
