@@ -294,13 +294,12 @@ static void spoil(struct request *request, rondo_buffer memory)
 static void restore(struct simulated *s, struct request *request)
 {
     const unsigned char *data = request->memory.data;
-    for (size_t i = 0; i < request->memory.size; i++) {
-        if (data[i] != SPOILT) {
-            violated(s, "memory to be received into was written to before the completion");
-            break;
-        }
-    }
-    memcpy(request->memory.data, request->copy, request->memory.size);
+    size_t size = request->memory.size;
+    if (size == 0)
+        return;
+    if (data[0] != SPOILT || memcmp(data, data + 1, size - 1) != 0)
+        violated(s, "memory to be received into was written to before the completion");
+    memcpy(request->memory.data, request->copy, size);
 }
 
 static void keep_copy(struct request *request, const struct iovec *slices, size_t count)
