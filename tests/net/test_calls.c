@@ -36,7 +36,7 @@ static void connection_lost(rondo_transport *t, int error)
     lost_with = error;
 }
 
-/* ---- seed 329: the answer was cut, and the peer saw an EOF in order ------------------------------------------ */
+/* ---- the answer was cut, and the peer saw an EOF in order ---------------------------------------------------- */
 
 static rondo_buffer get_nothing(rondo_transport *t, size_t size_hint)
 {
@@ -67,7 +67,7 @@ Test(calls, a_cut_answer_ends_in_a_reset)
     over();
 }
 
-/* ---- seed 1390: the kernel received into a state that was replaced ------------------------------------------- */
+/* ---- the kernel received into a state that was replaced ------------------------------------------------------ */
 
 struct turncoat {
     unsigned age;
@@ -122,7 +122,7 @@ Test(calls, and_also_while_bytes_wait)
     over();
 }
 
-/* ---- seed 12, when it knew that a file belongs to the answer ------------------------------------------------- */
+/* ---- a file that could not be read to its end looked like all of it ------------------------------------------ */
 
 static const rondo_protocol plain = { .name = "plain", .connection_lost = connection_lost };
 
@@ -146,7 +146,7 @@ Test(calls, a_file_that_can_not_be_read_ends_in_a_reset)
     over();
 }
 
-/* ---- seed 927: receive buffers were kept behind a file that a slow peer didn't take -------------------------- */
+/* ---- receive buffers were kept behind a file that a slow peer didn't take ------------------------------------ */
 
 static int file;
 
@@ -172,5 +172,29 @@ Test(calls, a_slow_peer_keeps_no_buffer_behind_a_file)
     rondo_test_set_room(peer, RONDO_TEST_ANY_ROOM);
     cr_assert(eq(sz, rondo_test_written(peer).size, 9 + 69));
     close(file);
+    over();
+}
+
+/* ---- a write for which there was no memory was missing from an answer that ended in order -------------------- */
+
+static bool memory_is_out;
+void *__real_memory_alloc(size_t size);
+void *__wrap_memory_alloc(size_t size);
+
+void *__wrap_memory_alloc(size_t size)
+{
+    return memory_is_out ? NULL : __real_memory_alloc(size);
+}
+
+Test(calls, a_write_without_memory_ends_in_a_reset)
+{
+    given(&plain);
+    memory_is_out = true;
+    rondo_write(rondo_test_transport(peer), RONDO_BYTES("dropped"));
+    memory_is_out = false;
+    rondo_test_turn(test);
+    cr_assert(eq(int, lost_with, -ENOMEM));
+    cr_assert(rondo_test_was_reset(peer));
+    cr_assert_not(rondo_test_sees_eof(peer));
     over();
 }

@@ -153,14 +153,12 @@ static void drain_begins(struct connection *c)
     c->fed_at_drain = c->fed;
 }
 
-static void open_connection(void)
+/* One more in the model, and its two sockets. */
+static struct connection *new_connection(void)
 {
-    if (run.count == CONNECTIONS)
-        return;
     struct connection *c = &run.connections[run.count];
-    memset(c, 0, offsetof(struct connection, in));
-    c->fed = c->received = c->written = c->seen = 0;
-    memset(&c->out_is_cut, 0, sizeof *c - offsetof(struct connection, out_is_cut));
+    int fds[2];
+    memset(c, 0, sizeof *c);
     c->index = run.count++;
     c->is_unix = one_in(3);
     c->high = 65536;
@@ -169,38 +167,47 @@ static void open_connection(void)
     c->memory_size = 1 + some_size(200);
     c->memory = malloc(c->memory_size);
     protocol_is(c, some_protocol());
-    int fds[2];
-    int family = c->is_unix ? AF_UNIX : AF_INET;
-    simulated_connect(run.loop.engine, family, fds);
+    if (c->memory == NULL || simulated_connect(run.loop.engine, c->is_unix ? AF_UNIX : AF_INET, fds) < 0)
+        abort();
     c->fd = fds[0];
     c->peer = memory_socket_of(simulated_sockets(run.loop.engine), fds[1]);
+    return c;
+}
+
+static void open_transport(struct connection *c)
+{
     struct service *service = service_of(&run.loop);
+    struct transport_start start = {
+        .owner = one_in(2) ? &owner : NULL,
+        .protocol = c->protocol,
+        .fd = c->fd,
+        .family = c->is_unix ? AF_UNIX : AF_INET,
+        .later = one_in(2),
+    };
     service_admit(service);
+    run.opening = c;
+    c->t = transport_open(service, &start);
+    for (int turns = 0; c->t != NULL && !c->made && turns < 2; turns++)
+        loop_turn(&run.loop, 0);
+    run.opening = NULL;
+}
+
+static void open_connection(void)
+{
+    if (run.count == CONNECTIONS)
+        return;
+    struct connection *c = new_connection();
     if (run.stopping)
         drain_begins(c);
     say("connection %u, %s: %s", c->index, c->is_unix ? "unix" : "tcp", c->protocol->name);
     if (one_in(2))
         peer_sends(c);
-    run.opening = c;
-    struct transport_start start = {
-        .owner = one_in(2) ? &owner : NULL,
-        .protocol = c->protocol,
-        .fd = fds[0],
-        .family = family,
-        .later = one_in(2),
-    };
-    c->t = transport_open(service, &start);
-    if (c->t == NULL) {
-        expect(c, run.memory_is_short && c->peer->other == NULL, "without memory a connection is closed");
-        c->lost = c->aborted = true;
-        run.opening = NULL;
-        return;
+    open_transport(c);
+    if (!c->made) {
+        expect(c, run.memory_is_short && c->peer->other == NULL, "connection_made comes with the next turn");
+        c->lost = c->aborted = true; /* there was no memory for it */
     }
-    for (int turns = 0; !c->made && turns < 2; turns++)
-        loop_turn(&run.loop, 0);
-    expect(c, c->made, "connection_made comes with the next turn");
     c->fed_at_drain = c->fed;
-    run.opening = NULL;
 }
 
 static bool is_at_rest(void)
