@@ -249,7 +249,7 @@ Test(server, serves_and_answers_questions, IN_A_WORLD)
 
 Test(server, has_no_delay_and_ipv6_only, IN_A_WORLD)
 {
-    const char *const more[] = { "tcp://[::1]:0", NULL };
+    const char *const more[] = { "tcp://[::]:0", NULL };
     const rondo_server_options options = { .url = "tcp://127.0.0.1:0", .protocol = &echo, .more_urls = more };
     cr_assert(eq(int, create(&options), 0));
     int fds[2], on = 0;
@@ -522,6 +522,18 @@ Test(server, closes_inside_connection_made_while_it_drains, IN_A_WORLD)
     turn();
     cr_assert(eq(uint, made, 1));
     cr_assert(list_is_empty(&world.service.servers));
+}
+
+Test(server, one_who_is_accepted_by_the_drain_is_still_heard, IN_A_WORLD)
+{
+    serve("tcp://127.0.0.1:0");
+    turn();
+    int fd = client_of(where(0));
+    drain();
+    while (made == 0)
+        loop_turn(&world.loop, 1000 * 1000);
+    is_served(fd); /* it sends only now */
+    close(fd);
 }
 
 Test(server, those_who_wait_are_called_from_the_loop_in_order_behind_the_last_client, IN_A_WORLD)
@@ -1074,6 +1086,29 @@ Test(server, is_closed_while_it_waits_for_descriptors, IN_A_WORLD)
     setrlimit(RLIMIT_NOFILE, &before);
 }
 
+Test(server, closes_inside_connection_made_when_no_accept_is_under_way, IN_A_WORLD)
+{
+    int fds[3];
+    serve("tcp://127.0.0.1:0");
+    turn();
+    for (unsigned i = 0; i < 3; i++)
+        fds[i] = client_of(where(0));
+    struct rlimit before = leave_descriptors(0);
+    engine_cancel(world.loop.engine, &server->listeners[0].accept);
+    while (!is_backing_off())
+        loop_turn(&world.loop, 1000 * 1000);
+    setrlimit(RLIMIT_NOFILE, &before);
+    unsigned already = made;
+    cr_assert_lt(already, 3);
+    on_made = close_server_of;
+    drain();
+    cr_assert(eq(uint, made, already + 1), "from inside the drain, and not the next");
+    for (unsigned i = 0; i < 3; i++)
+        close(fds[i]);
+    while (!list_is_empty(&world.service.servers))
+        loop_turn(&world.loop, 1000 * 1000);
+}
+
 /* ---- adopted sockets --------------------------------------------------------------------------------------------- */
 
 static int adopt(int fd)
@@ -1200,6 +1235,47 @@ Test(server, an_adopted_socket_may_be_closed_while_it_drains, IN_A_WORLD)
         close(fds[i]);
     while (!list_is_empty(&world.service.servers))
         loop_turn(&world.loop, 1000 * 1000);
+    close(given);
+}
+
+Test(server, an_adopted_socket_may_be_closed_inside_connection_made, IN_A_WORLD)
+{
+    int given = listening_tcp();
+    cr_assert(eq(int, adopt(given), 0));
+    turn();
+    on_made = close_server_of;
+    int fd = client_of(name_of(given));
+    is_served(fd);
+    close(fd);
+    while (!list_is_empty(&world.service.servers))
+        loop_turn(&world.loop, 1000 * 1000);
+    close(given);
+}
+
+Test(server, an_adopted_socket_drains_as_descriptors_come_back, IN_A_WORLD)
+{
+    int given = listening_tcp(), fds[3];
+    struct name name = name_of(given);
+    cr_assert(eq(int, adopt(given), 0));
+    struct listener *listener = &server->listeners[0];
+    turn();
+    struct rlimit before;
+    for (unsigned i = 0; i < 3; i++)
+        fds[i] = client_of(name);
+    before = leave_descriptors(0);
+    drain();
+    while (!listener->short_of_resources)
+        loop_turn(&world.loop, 1000 * 1000);
+    for (unsigned i = 0; i < 5; i++) /* it tries again, and again in vain */
+        loop_turn(&world.loop, 5 * 1000 * 1000);
+    setrlimit(RLIMIT_NOFILE, &before);
+    for (unsigned i = 0; i < 3; i++) {
+        char byte;
+        cr_assert(eq(int, (int)receive(fds[i], &byte, 1), 0), "an orderly end");
+        close(fds[i]);
+    }
+    turn();
+    cr_assert(eq(uint, made, 3));
     close(given);
 }
 
