@@ -69,6 +69,7 @@ class Connection:
         self.expected_peername = None
         self.peer = None
         self.served = False
+        self.eof_written = False
         self.was_reset = False
 
 
@@ -202,6 +203,8 @@ class Driver:
 
     def connection_lost(self, connection, protocol, error):
         connection.in_lost = True
+        if connection.sendfiles and error is None:
+            self.note(connection, "closed during sendfile")
         self.event(connection, protocol, "connection_lost", error=name_of(error))
         connection.lost = True
         self.loop.call_soon(self.check_server)
@@ -279,8 +282,11 @@ class Driver:
         try:
             result = getattr(self, "call_" + name)(connection, connection.transport, action, data)
         except Exception as error:
-            written = [data] if name == "echo" else action.data if name in ("write", "writelines") else []
-            self.note(connection, f"{type(error).__name__}: {error}", bytes=b"".join(written).decode("latin-1"))
+            if "sendfile is in progress" in str(error):
+                written = [data] if name == "echo" else action.data
+                self.note(connection, "refused by a sendfile", bytes=b"".join(written).decode("latin-1"))
+            elif name != "sendfile":
+                self.note(connection, f"{type(error).__name__}: {error}")
             self.trace.add("transport", number, call=name, raised=True)
         else:
             if result is not self.VOID:
@@ -313,6 +319,7 @@ class Driver:
 
     def call_write_eof(self, connection, transport, action, data):
         transport.write_eof()
+        connection.eof_written = connection.eof_written or not transport.is_closing()
         return self.VOID
 
     def call_can_write_eof(self, connection, transport, action, data):
@@ -398,6 +405,13 @@ class Driver:
         """A failure that comes later is no line: connection_lost tells it."""
         file = os.fdopen(os.memfd_create("sendfile"), "w+b", buffering=0)
         file.write(action.data[0])
+        file.seek(0)
+        offset, count = action.numbers.get("offset", 0), action.numbers.get("count")
+        if connection.sendfiles:
+            part = action.data[0][offset:offset + count if count else None]
+            self.note(connection, "refused by a sendfile", bytes=part.decode("latin-1"))
+        elif connection.eof_written:
+            self.note(connection, "sendfile after write_eof")
         connection.sendfiles += 1
         connection.wrote_in = self.turn
         failure = None
@@ -410,7 +424,7 @@ class Driver:
             if error is None and not connection.lost and transport.get_protocol() is not None:
                 self.event(connection, transport.get_protocol(), "sendfile_done", result=result)
 
-        Eager(self.loop.sendfile(transport, file, action.numbers.get("offset", 0), action.numbers.get("count")), done)
+        Eager(self.loop.sendfile(transport, file, offset, count), done)
         if failure is not None:
             raise failure
         return self.VOID
@@ -676,6 +690,7 @@ class Driver:
     def peer_socket(self, connection):
         if connection.peer is None:
             connection.peer = self.new_socket()
+            self.without_delay(connection.peer)
         return connection.peer
 
     def new_socket(self):
@@ -683,6 +698,12 @@ class Driver:
         if self.scenario.buffers:
             set_buffers(sock, {"receive": self.scenario.buffers})
         return sock
+
+    @staticmethod
+    def without_delay(sock):
+        """Or a small piece behind another would wait for its acknowledgement, behind the conductor's rest."""
+        if sock.family == socket.AF_INET:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def connected_peer(self, connection):
         if connection.peer is None or connection.peer.fileno() < 0:
@@ -728,6 +749,7 @@ class Driver:
         self.listener.settimeout(PATIENCE)
         try:
             connection.peer, _ = self.listener.accept()
+            self.without_delay(connection.peer)
         except TimeoutError:
             raise Failed(f"peer {connection.number} accept: not within {PATIENCE:.0f} s") from None
 

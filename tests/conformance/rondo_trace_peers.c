@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -143,11 +144,23 @@ void peers_close(void)
     run->listener = -1;
 }
 
+/* Or a small piece behind another would wait for its acknowledgement, behind the conductor's rest. */
+static void without_delay(int fd)
+{
+    int on = 1;
+    if (run->scenario->family == TCP)
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+}
+
 static bool ensure_socket(struct connection *c)
 {
+    if (c->peer >= 0)
+        return true;
+    c->peer = new_socket();
     if (c->peer < 0)
-        c->peer = new_socket();
-    return c->peer >= 0 ? true : fail_system("socket");
+        return fail_system("socket");
+    without_delay(c->peer);
+    return true;
 }
 
 static bool set_buffers(struct connection *c, const struct action *action)
@@ -268,7 +281,10 @@ static bool peer_accept(struct connection *c)
         return false;
     }
     c->peer = accept4(run->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    return c->peer >= 0 ? true : fail_system("accept");
+    if (c->peer < 0)
+        return fail_system("accept");
+    without_delay(c->peer);
+    return true;
 }
 
 /* ---- bytes ------------------------------------------------------------------------------------------------ */
