@@ -301,10 +301,9 @@ class Driver:
     def writing(self, connection, transport, data, write):
         """Tell of bytes that asyncio accepts after close(), and when it was that something was written."""
         connection.wrote_in = self.turn
-        before = transport.get_write_buffer_size()
-        late = transport.is_closing()
+        accepted = transport.is_closing() and not transport._conn_lost
         write(data)
-        if late and transport.get_write_buffer_size() > before:
+        if accepted:
             self.note(connection, "written after close", bytes=b"".join(data).decode("latin-1"))
         return self.VOID
 
