@@ -71,6 +71,20 @@ class Headers(unittest.TestCase):
         readme = (SOURCE / "README.md").read_text()
         self.assertIn((SOURCE / "tests" / "example" / "test_protocol.c").read_text(), readme)
 
+    def test_each_member_of_asyncio_has_tests_that_exist(self):
+        readme = (SOURCE / "README.md").read_text()
+        table = readme.split("## asyncio, member by member")[1].split("\n## ")[0]
+        rows = [row.split(" | ") for row in table.splitlines() if row.startswith("| ")][1:]
+        self.assertGreaterEqual(len(rows), 25)
+        suites = "".join(path.read_text() for path in (SOURCE / "tests").rglob("test_*.c"))
+        known = {f"{suite}.{test}" for suite, test in re.findall(r"^Test\((\w+),\s*(\w+)", suites, re.M)}
+        known |= {path.stem for path in (SOURCE / "tests" / "conformance" / "scenarios").glob("*.scenario")}
+        for row in rows:
+            with self.subTest(member=row[0]):
+                named = set(re.findall(r"`([^`]+)`", row[-1]))
+                self.assertTrue(named)
+                self.assertEqual(named - known, set())
+
     def test_header_examples_compile(self):
         examples = {header: header_examples(header) for header in HEADERS}
         found = {header.name for header, code in examples.items() if code}
