@@ -888,6 +888,8 @@ def trace(path, options):
     except (language.ScenarioError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
+    if options.check:
+        return 0
     print(json.dumps({"scenario": scenario.name}), flush=True)
     driver = Driver(scenario)
     try:
@@ -902,6 +904,7 @@ def trace(path, options):
 def main():
     parser = argparse.ArgumentParser(description="Run scenarios on asyncio; print what was seen, as JSON lines.")
     parser.add_argument("--scenarios", metavar="DIR", help="run all DIR/*.scenario")
+    parser.add_argument("--check", action="store_true", help="only read the files: are they scenarios?")
     parser.add_argument("--whole", action="store_true", help="print all data in full")
     parser.add_argument("--notes", action="store_true", help="print the notes for decided deviations, too")
     parser.add_argument("files", metavar="FILE", nargs="*")

@@ -1,6 +1,6 @@
 /* rondo-trace: run scenarios (README.md) on rondo, and print what protocols and peers saw, as JSON lines.
  *
- *   rondo-trace [--scenarios DIR] [--whole] [FILE…]
+ *   rondo-trace [--scenarios DIR] [--check] [--whole] [FILE…]
  *
  * The main thread is rondo's control thread, of one shard, where the protocols live; the conductor, a thread of its own,
  * plays the peers and takes one step after another. asyncio_trace.py does the same on asyncio. Only rondo's public calls
@@ -28,7 +28,7 @@ struct run *run;
 static rondo_loop *loop;
 static char **paths;
 static size_t path_count;
-static bool whole;
+static bool whole, check;
 static int status;
 
 /* ---- on the loop ------------------------------------------------------------------------------------------ */
@@ -272,9 +272,11 @@ static void run_file(const char *path)
     if (scenario->step_count == 0) {
         fprintf(stderr, "%s\n", scenario->error);
         status = 2;
-    } else {
-        printf("{\"scenario\": \"%s\"}\n", scenario->name);
+    } else if (!check) {
+        char *name = json_text(scenario->name, strlen(scenario->name));
+        printf("{\"scenario\": %s}\n", name);
         fflush(stdout);
+        free(name);
         run_scenario(scenario);
     }
     scenario_free(scenario);
@@ -335,8 +337,9 @@ static bool add_folder(const char *folder)
 
 static int usage(FILE *to, int exit_status)
 {
-    fprintf(to, "usage: rondo-trace [--scenarios DIR] [--whole] [FILE…]\n"
+    fprintf(to, "usage: rondo-trace [--scenarios DIR] [--check] [--whole] [FILE…]\n"
                 "  --scenarios DIR  run all DIR/*.scenario\n"
+                "  --check          only read the files: are they scenarios?\n"
                 "  --whole          print all data in full\n");
     return exit_status;
 }
@@ -348,6 +351,8 @@ static int read_arguments(int argc, char **argv)
             return usage(stdout, 0);
         if (strcmp(argv[i], "--whole") == 0) {
             whole = true;
+        } else if (strcmp(argv[i], "--check") == 0) {
+            check = true;
         } else if (strcmp(argv[i], "--scenarios") == 0 && i + 1 < argc) {
             if (!add_folder(argv[++i]))
                 return 2;
@@ -367,7 +372,11 @@ static int read_arguments(int argc, char **argv)
 int main(int argc, char **argv)
 {
     int rc = read_arguments(argc, argv);
-    if (rc < 0) {
+    if (rc < 0 && check) {
+        for (size_t i = 0; i < path_count; i++)
+            run_file(paths[i]);
+        rc = status;
+    } else if (rc < 0) {
         const rondo_app app = {
             .shards = 1,
             .log_level = RONDO_LOG_ERROR,

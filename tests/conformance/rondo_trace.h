@@ -116,6 +116,7 @@ struct action {
 
 struct handler {
     enum event event;
+    unsigned line;
     unsigned connection; /* 0: all */
     size_t number;       /* 0: each call; of RECEIVED: bytes */
     rondo_bytes text;    /* of RECEIVED */

@@ -495,6 +495,7 @@ static void parse_handler(struct parser *p)
     struct handler *handlers = grown(p, protocol->handlers, protocol->handler_count, sizeof *handlers);
     struct handler *handler = &handlers[protocol->handler_count];
     next(p); /* on */
+    handler->line = p->line;
     if (take(p, "transport"))
         handler->connection = connection_number(p);
     handler->event = (enum event)choice(p, "a callback", event_names, HANDLED_EVENTS);
@@ -556,6 +557,7 @@ static void check_protocol(struct parser *p, const struct protocol *protocol)
         fail(p, "protocol %s: with receive: buffer it can't be without data_received", protocol->name);
     for (unsigned i = 0; i < protocol->handler_count; i++) {
         enum event event = protocol->handlers[i].event;
+        p->line = protocol->handlers[i].line;
         if (event == GET_BUFFER && !protocol->is_buffered)
             fail(p, "protocol %s: get_buffer needs receive: buffer", protocol->name);
         if ((protocol->without & 1u << event) != 0)

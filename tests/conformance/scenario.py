@@ -51,6 +51,7 @@ class Handler:
     connection: int = 0     # 0: all
     number: int = 0         # 0: every call
     text: bytes = b""
+    where: str = ""
     actions: list = field(default_factory=list)
 
 
@@ -320,6 +321,7 @@ class Parser:
             if protocol.receive == "buffer" and "data_received" in protocol.without:
                 self.fail(f"protocol {protocol.name}: with receive: buffer it can't be without data_received")
             for handler in protocol.handlers:
+                self.where = handler.where
                 if handler.event == "get_buffer" and protocol.receive == "data":
                     self.fail(f"protocol {protocol.name}: get_buffer needs receive: buffer")
                 if handler.event in protocol.without:
@@ -327,7 +329,7 @@ class Parser:
 
     def handler(self, line):
         line.word("on")
-        handler = Handler("")
+        handler = Handler("", where=self.where)
         if line.take("transport"):
             handler.connection = line.number("the number of a connection", 1, CONNECTIONS_MAX)
         handler.event = line.word("a callback", EVENTS)
