@@ -391,8 +391,6 @@ class Driver:
         return family + (" matches" if (value or None) == (expected or None) else " differs")
 
     def call_set_protocol(self, connection, transport, action, data):
-        if connection.in_lost:
-            self.note(connection, "set_protocol in connection_lost")
         transport.set_protocol(self.classes[action.text](self, connection))
         return self.VOID
 
