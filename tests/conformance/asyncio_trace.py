@@ -29,6 +29,7 @@ from records import Trace
 PATIENCE = 10.0         # seconds
 SOON = 1.0
 QUIET_TURNS = 5
+FILE_TURNS = 40         # while a file is being sent
 TURN = 0.0003
 ACTIONS_MAX = 100000
 
@@ -546,7 +547,7 @@ class Driver:
         """Until nothing moves any more: some turns of the loop without a line."""
         deadline = time.monotonic() + PATIENCE
         quiet = 0
-        while quiet < QUIET_TURNS:
+        while quiet < (FILE_TURNS if any(it.sendfiles for it in list(self.connections.values())) else QUIET_TURNS):
             before = self.trace.count
             time.sleep(TURN)
             self.on_loop(lambda: None)

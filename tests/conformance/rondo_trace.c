@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #define QUIET_TURNS 5
+#define FILE_TURNS  40 /* while a file is being sent: other threads work at it */
 #define TURN_NS     300000
 
 struct run *run;
@@ -70,11 +71,19 @@ bool on_loop(void (*act)(void *argument), void *argument)
 
 /* ---- steps ------------------------------------------------------------------------------------------------ */
 
+static unsigned turns_of_rest(void)
+{
+    trace_lock();
+    unsigned turns = run->sendfiles > 0 ? FILE_TURNS : QUIET_TURNS;
+    trace_unlock();
+    return turns;
+}
+
 /* Until nothing moves any more: some turns of the loop without a line. */
 static bool rest(void)
 {
     uint64_t deadline_ms = now_ms() + PATIENCE_MS;
-    for (unsigned quiet = 0; quiet < QUIET_TURNS;) {
+    for (unsigned quiet = 0; quiet < turns_of_rest();) {
         struct timespec turn = { .tv_nsec = TURN_NS };
         uint64_t before = trace_count();
         nanosleep(&turn, NULL);

@@ -228,6 +228,7 @@ struct connection {
     size_t received;
     char tail[4096]; /* the last bytes received */
     size_t tail_size;
+    int sendfiles; /* under way */
     rondo_bytes current;
     struct address sockname, expected_peername;
 
@@ -249,6 +250,7 @@ struct run {
     unsigned server_waiters;
     size_t server_closed_events; /* guarded */
     bool server_is_gone;         /* guarded */
+    int sendfiles;               /* under way, of all connections; guarded */
     unsigned actions;
 
     /* Guarded: connections whose peer has connected, or is about to, in their order. */

@@ -121,10 +121,19 @@ static bool perform_handlers(struct connection *c, rondo_transport *t, enum even
 static void count_event(struct connection *c, enum event event);
 static void event_line(struct connection *c, rondo_transport *t, enum event event, const char *more);
 
+static void count_sendfiles(struct connection *c, int more)
+{
+    trace_lock();
+    c->sendfiles += more;
+    run->sendfiles += more;
+    trace_unlock();
+}
+
 static void sent(rondo_transport *t, int64_t nbytes)
 {
     char more[64];
     struct connection *c = self_of(t)->connection;
+    count_sendfiles(c, -1);
     if (nbytes < 0)
         snprintf(more, sizeof more, ", \"error\": %s", json_error((int)nbytes));
     else
@@ -145,12 +154,15 @@ static int file_of(rondo_bytes content)
     return fd;
 }
 
-static void send_file(const struct connection *c, const struct action *action)
+static void send_file(struct connection *c, const struct action *action)
 {
     int fd = file_of(action->data[0]);
     uint64_t offset = action->offset == NOT_GIVEN ? 0 : action->offset;
     uint64_t count = action->count == NOT_GIVEN ? RONDO_TO_THE_END : action->count;
-    raised_if(c, SENDFILE, rondo_sendfile(c->t, fd, offset, count, sent));
+    int rc = rondo_sendfile(c->t, fd, offset, count, sent);
+    raised_if(c, SENDFILE, rc);
+    if (rc == 0)
+        count_sendfiles(c, 1);
     close(fd);
 }
 
@@ -454,6 +466,7 @@ static void connection_lost(rondo_transport *t, int error)
     snprintf(more, sizeof more, ", \"error\": %s", json_error(error));
     event_line(c, t, CONNECTION_LOST, more);
     perform_handlers(c, t, CONNECTION_LOST);
+    count_sendfiles(c, -c->sendfiles);
     trace_lock();
     c->t = NULL;
     c->lost = true;
