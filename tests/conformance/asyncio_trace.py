@@ -419,6 +419,8 @@ class Driver:
             failure = error
             file.close()
             connection.sendfiles -= 1
+            if isinstance(error, OSError) and not connection.lost:
+                self.note(connection, "broken during sendfile")
             if error is None and not connection.lost and transport.get_protocol() is not None:
                 self.event(connection, transport.get_protocol(), "sendfile_done", result=result)
 
