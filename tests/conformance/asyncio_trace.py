@@ -117,7 +117,6 @@ def make_protocol_class(definition):
         self.driver.received(self.connection, self, data)
 
     def get_buffer(self, size_hint):
-        self.driver.run(self.connection, self, "get_buffer")
         if not self.memory:
             self.driver.note(self.connection, "get_buffer gives nothing")
         return self.memory
@@ -410,6 +409,8 @@ class Driver:
             self.note(connection, "refused by a sendfile", bytes=part.decode("latin-1"))
         elif connection.eof_written:
             self.note(connection, "sendfile after write_eof")
+        else:
+            self.note(connection, "sendfile begins")
         connection.sendfiles += 1
         connection.wrote_in = self.turn
         failure = None

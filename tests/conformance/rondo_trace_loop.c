@@ -379,11 +379,8 @@ static void data_received(rondo_transport *t, rondo_bytes data)
 
 static rondo_buffer get_buffer(rondo_transport *t, size_t size_hint)
 {
-    struct self *self = self_of(t);
-    const struct protocol *protocol = protocol_of(t);
     (void)size_hint;
-    perform_handlers(self->connection, t, GET_BUFFER);
-    return (rondo_buffer){ self->memory, protocol->size };
+    return (rondo_buffer){ self_of(t)->memory, protocol_of(t)->size };
 }
 
 static void buffer_updated(rondo_transport *t, size_t nbytes)

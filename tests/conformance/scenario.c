@@ -42,9 +42,10 @@ const char *const peer_call_names[] = { "listen",      "stop_listening", "connec
                                         "buffers",     "send",           "exchange",   "read",
                                         "read_to_end", "read_nothing",   "half_close", "close",
                                         "reset" };
-const char *const event_names[] = { "connection_made", "data_received",  "received",          "eof_received",
-                                    "pause_writing",   "resume_writing", "connection_lost",   "sendfile_done",
-                                    "get_buffer",      "buffer_updated", "connection_failed", "sent" };
+const char *const event_names[] = { "connection_made",   "data_received", "received",
+                                    "eof_received",      "pause_writing", "resume_writing",
+                                    "connection_lost",   "sendfile_done", "buffer_updated",
+                                    "connection_failed", "sent" };
 static const char *const subject_names[] = { "peer", "transport", "server", "wait", "sleep" };
 static const char *const header_names[] = { "title",     "transport", "socket",  "start",  "buffers",
                                             "addresses", "protocol",  "receive", "without" };
@@ -472,9 +473,7 @@ static void end_of_action(struct parser *p)
         fail(p, "end of line or ';' expected, not %s", shown(p));
 }
 
-#define NUMBERED                                                                                             \
-    (1u << DATA_RECEIVED | 1u << PAUSE_WRITING | 1u << RESUME_WRITING | 1u << SENDFILE_DONE |                \
-     1u << GET_BUFFER)
+#define NUMBERED (1u << DATA_RECEIVED | 1u << PAUSE_WRITING | 1u << RESUME_WRITING | 1u << SENDFILE_DONE)
 
 static void handler_number(struct parser *p, struct handler *handler)
 {
@@ -558,8 +557,6 @@ static void check_protocol(struct parser *p, const struct protocol *protocol)
     for (unsigned i = 0; i < protocol->handler_count; i++) {
         enum event event = protocol->handlers[i].event;
         p->line = protocol->handlers[i].line;
-        if (event == GET_BUFFER && !protocol->is_buffered)
-            fail(p, "protocol %s: get_buffer needs receive: buffer", protocol->name);
         if ((protocol->without & 1u << event) != 0)
             fail(p, "protocol %s: is without %s, but has a handler of it", protocol->name,
                  event_names[event]);

@@ -12,9 +12,9 @@ SLEEP_MAX_MS = 2000
 
 HEADERS = ("title", "transport", "socket", "start", "buffers", "addresses", "protocol", "receive", "without")
 OPTIONAL = ("data_received", "eof_received", "pause_writing", "resume_writing")
-NUMBERED = ("data_received", "get_buffer", "pause_writing", "resume_writing", "sendfile_done")
+NUMBERED = ("data_received", "pause_writing", "resume_writing", "sendfile_done")
 EVENTS = ("connection_made", "data_received", "received", "eof_received", "pause_writing", "resume_writing",
-          "connection_lost", "sendfile_done", "get_buffer", "buffer_updated")
+          "connection_lost", "sendfile_done", "buffer_updated")
 WAITS = ("connection_made", "data_received", "received", "eof_received", "pause_writing", "resume_writing",
          "connection_lost", "sendfile_done", "connection_failed", "sent")
 CALLS = ("write", "writelines", "echo", "write_eof", "can_write_eof", "close", "abort", "is_closing", "pause_reading",
@@ -322,8 +322,6 @@ class Parser:
                 self.fail(f"protocol {protocol.name}: with receive: buffer it can't be without data_received")
             for handler in protocol.handlers:
                 self.where = handler.where
-                if handler.event == "get_buffer" and protocol.receive == "data":
-                    self.fail(f"protocol {protocol.name}: get_buffer needs receive: buffer")
                 if handler.event in protocol.without:
                     self.fail(f"protocol {protocol.name}: is without {handler.event}, but has a handler of it")
 

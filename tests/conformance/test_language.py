@@ -24,7 +24,7 @@ WRONG = {       # the line that is wrong: what it says
         "receive: buffer 2000000", "receive: data 5", "protocol: Main", "protocol: main", "without: connection_lost",
         "on data_received echo", "on data_received:", "on nothing: close", "on received 0: close",
         "on received \"\": close", "on eof_received: return maybe", "on data_received: return true",
-        "on eof_received: return true; close", "on connection_made: echo", "on get_buffer: close",
+        "on eof_received: return true; close", "on connection_made: echo", "on get_buffer: close", "on buffer_updated 0: close",
         "on data_received: transport 0 close", "on data_received: transport 257 close", "on data_received: peer close",
         "on data_received: write", "on data_received: write \"open", "on data_received: write \"\\q\"",
         "on data_received: write \"\\x1\"", "on data_received: write 3 x \"\"", "on data_received: write 1 2",
