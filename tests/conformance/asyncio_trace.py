@@ -897,6 +897,8 @@ def trace(path, options):
     try:
         driver.start()
         driver.run_steps()
+    except (OSError, TimeoutError) as error:
+        driver.trace.error(f"the beginning: {error}")
     finally:
         driver.finish()
     driver.trace.print(options.whole, options.notes)

@@ -250,6 +250,7 @@ static void run_scenario(struct scenario *scenario)
     run->scenario = scenario;
     run->loop = loop;
     run->listener = -1;
+    run->server_is_gone = true; /* there is none yet */
     for (unsigned i = 0; i < CONNECTIONS_MAX + 2; i++) {
         run->connections[i].number = i;
         run->connections[i].peer = -1;

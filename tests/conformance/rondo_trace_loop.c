@@ -621,9 +621,11 @@ void loop_start(void *argument)
     if (rc < 0) {
         *error = strerror(-rc);
         run->server = NULL;
-        run->server_is_gone = true;
         return;
     }
+    trace_lock();
+    run->server_is_gone = false;
+    trace_unlock();
     rondo_server_wait_closed(run->server, &run->gone, server_gone);
     read_addresses(error);
 }
@@ -719,5 +721,5 @@ bool loop_is_over(void *unused)
         if (c->connector != NULL || (c->made && !c->lost))
             return false;
     }
-    return run->scenario->side != OF_SERVER || run->server_is_gone;
+    return run->server_is_gone;
 }
