@@ -631,7 +631,7 @@ class Driver:
                 continue
             for action in step.actions:
                 if step.subject == "peer":
-                    getattr(self, "peer_" + action.name)(connection, action)
+                    self.peer_call(connection, action)
                 elif step.subject == "server":
                     self.server_step(action)
                 elif step.subject == "wait":
@@ -706,10 +706,13 @@ class Driver:
         if sock.family == socket.AF_INET:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def connected_peer(self, connection):
-        if connection.peer is None or connection.peer.fileno() < 0:
-            raise Failed(f"peer {connection.number} is not connected")
-        return connection.peer
+    def peer_call(self, connection, action):
+        is_open = connection.peer is not None and connection.peer.fileno() >= 0
+        if not is_open and action.name in ("send", "exchange", "read", "read_to_end", "read_nothing", "half_close", "close",
+                                           "reset"):
+            self.trace.add("peer", connection.number, call=action.name, gone=True)
+        else:
+            getattr(self, "peer_" + action.name)(connection, action)
 
     def peer_connect(self, connection, action):
         if connection.asked:
@@ -756,15 +759,15 @@ class Driver:
 
     def peer_half_close(self, connection, action):
         try:
-            self.connected_peer(connection).shutdown(socket.SHUT_WR)
+            connection.peer.shutdown(socket.SHUT_WR)
         except OSError as error:
             self.trace.add("peer", connection.number, event="broken")
 
     def peer_close(self, connection, action):
-        self.connected_peer(connection).close()
+        connection.peer.close()
 
     def peer_reset(self, connection, action):
-        peer = self.connected_peer(connection)
+        peer = connection.peer
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         peer.close()
 
@@ -776,7 +779,7 @@ class Driver:
 
     def exchange(self, connection, data, size, what):
         """Send, and meanwhile read `size` bytes."""
-        peer = self.connected_peer(connection)
+        peer = connection.peer
         peer.setblocking(False)
         deadline = time.monotonic() + PATIENCE
         view, got = memoryview(data), 0
@@ -825,7 +828,7 @@ class Driver:
         return piece
 
     def peer_read_nothing(self, connection, action):
-        readable, _, _ = select.select([self.connected_peer(connection)], [], [], 0.05)
+        readable, _, _ = select.select([connection.peer], [], [], 0.05)
         self.trace.add("peer", connection.number, event="something" if readable else "nothing")
 
     def peer_read_to_end(self, connection, action):
@@ -835,7 +838,7 @@ class Driver:
         self.read(connection, action.numbers["number"], "too few bytes")
 
     def read(self, connection, left, missing):
-        peer = self.connected_peer(connection)
+        peer = connection.peer
         peer.setblocking(False)
         deadline = time.monotonic() + PATIENCE
         while left > 0 and not self.trace.failed:

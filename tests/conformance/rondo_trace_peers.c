@@ -119,14 +119,6 @@ bool peers_start(void)
     return run->scenario->side == OF_ACCEPTED ? listen_now() : true;
 }
 
-static bool has_peer(const struct connection *c)
-{
-    if (c->peer >= 0)
-        return true;
-    trace_error("peer %u is not connected", c->number);
-    return false;
-}
-
 static void close_peer(struct connection *c)
 {
     close(c->peer);
@@ -387,8 +379,10 @@ bool peer_do(struct connection *c, const struct action *action)
     case PEER_BUFFERS:
         return set_buffers(c, action);
     }
-    if (!has_peer(c))
-        return false;
+    if (c->peer < 0) {
+        trace_line(ON_PEER, c->number, "\"call\": \"%s\", \"gone\": true", peer_call_names[action->call]);
+        return true;
+    }
     switch (action->call) {
     case PEER_SEND:
         return exchange(c, action->data[0], 0, "send");
