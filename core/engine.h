@@ -43,6 +43,8 @@ struct engine {
     const struct engine_ops *ops;
     const struct socket_calls *sockets;
     struct buffers buffers; /* of all receives of this shard */
+    bool
+        forgets_ends; /* a multishot receive may miss the peer's end behind bytes; of Unix sockets it always may */
     struct engine_counters counters;
 };
 

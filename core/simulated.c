@@ -1006,6 +1006,7 @@ struct engine *simulated_open(const struct engine_size *size, int wake_fd, int *
         s->free_buffers[s->free_count] = (uint16_t)s->free_count;
     s->engine.ops = &simulated_ops;
     s->engine.sockets = &simulated_calls;
+    s->engine.forgets_ends = true;
     s->now_ns = BEGINNING_NS;
     s->wake_fd = wake_fd;
     s->completions = size->completions;

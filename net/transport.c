@@ -71,7 +71,7 @@ static void set_timer(rondo_transport *t)
 
 void transport_watch_end(rondo_transport *t)
 {
-    if (t->state != OPEN || t->draining)
+    if (t->state != OPEN || t->draining || !(t->is_unix || t->loop->engine->forgets_ends))
         return;
     t->end_unsure = true;
     t->active_ms = rondo_time_ms(t->loop);

@@ -125,8 +125,8 @@ bool transport_may_deliver(const rondo_transport *t);
 /* ---- between transport.c, receive.c and send.c ---- */
 
 /* A multishot receive has brought bytes and goes on. When the peer's end follows at once, kernels may forget to tell it
- * (CVE-2026-23473; on Unix sockets also where that is mended, seen on 6.18): so once nothing has come for a while,
- * the transport looks for itself. */
+ * (CVE-2026-23473; of Unix sockets also where that is mended, seen on 6.18): so where that may be, the transport looks
+ * for itself, once, when nothing has come for a second. */
 void transport_watch_end(rondo_transport *t);
 
 /* All that was written has been handed to the kernel. */
