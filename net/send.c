@@ -240,7 +240,8 @@ size_t send_ended(rondo_transport *t, int result)
 {
     transport_mark(t);
     if (result < 0 && result != -EAGAIN && result != -EINTR && result != -ECANCELED)
-        transport_fail(t, result);
+        transport_fail(t, t->receive_error < 0 ? t->receive_error
+                                               : result); /* what broke it says more than EPIPE */
     if (result <= 0)
         return 0;
     t->active_ms = rondo_time_ms(t->loop);
