@@ -97,6 +97,17 @@ class Eager:
                 future.add_done_callback(self.step)
 
 
+def is_paused(transport):
+    return not transport.is_closing() and not transport.is_reading()
+
+
+def pause_again(transport):
+    """Python 3.11.2, Debian's, begins to read behind connection_made whatever has been said there; later ones don't."""
+    if is_paused(transport):
+        transport.resume_reading()
+        transport.pause_reading()
+
+
 def make_protocol_class(definition):
     """asyncio's protocol for one of the scenario: what it is `without` stays asyncio's default."""
     base = asyncio.Protocol if definition.receive == "data" else asyncio.BufferedProtocol
@@ -109,6 +120,8 @@ def make_protocol_class(definition):
         if self.connection is None:
             self.connection = self.driver.arrived()
         self.driver.connection_made(self.connection, self, transport)
+        if is_paused(transport):
+            asyncio.get_running_loop().call_soon(pause_again, transport)
 
     def connection_lost(self, error):
         self.driver.connection_lost(self.connection, self, error)
