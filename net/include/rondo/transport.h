@@ -127,8 +127,9 @@ bool rondo_can_write_eof(const rondo_transport *t);
  * closing a socket with unread bytes would reset the connection and destroy the tail of the answer. Idempotent. */
 void rondo_close(rondo_transport *t);
 
-/* End the connection at once: unsent bytes are dropped, the peer sees a reset (RST), connection_lost(t, 0)
- * follows from the loop, exactly once.    asyncio: abort; Twisted: abortConnection
+/* End the connection at once: unsent bytes are dropped, the peer sees a reset (RST; of a Unix socket, which has none, an
+ * EOF), connection_lost(t, 0) follows from the loop, exactly once. (asyncio closes, in order behind a cut answer.)
+ * asyncio: abort; Twisted: abortConnection
  * Idempotent; also cuts short a rondo_close that is under way. */
 void rondo_abort(rondo_transport *t);
 
