@@ -5,9 +5,12 @@
  *     ^                                                                                    |
  *     +------------------------------ take_returned, in batches ---------------------------+
  *
+ * A kernel that fills buffers piece by piece goes on filling one of which pieces are lent already; the buffer is returned
+ * when it has been filled, and all its pieces have come back.
+ *
  * Whether bytes lie in a lent buffer is seen by their address, so whoever holds such bytes can keep them with
- * buffers_ref, without a word from whom it got them. In ASan builds a buffer that isn't lent is poisoned: the
- * kernel's writes pass by the shadow memory, so whoever reads a buffer already given back is caught. */
+ * buffers_ref, without a word from whom it got them. In ASan builds what isn't lent is poisoned: the kernel's writes
+ * pass by the shadow memory, so whoever reads a buffer already given back is caught. */
 #ifndef RONDO_CORE_BUFFERS_H
 #define RONDO_CORE_BUFFERS_H
 
@@ -17,16 +20,22 @@
 
 #include <rondo/bytes.h>
 
+struct buffer {
+    uint32_t references; /* to its pieces; 0: nothing of it is lent */
+    uint32_t filled;     /* bytes, since it was provided */
+    bool is_filling;     /* and the kernel goes on */
+};
+
 struct buffers {
     char *memory;
     size_t mapped_bytes;
-    size_t stride_bytes; /* from one buffer to the next, a little more than its size: see buffers.c */
+    unsigned stride_shift; /* from one buffer to the next are 2 to the power of this many bytes */
     size_t size_bytes;   /* of a buffer */
     unsigned count;
-    unsigned lent; /* how many are lent */
+    unsigned lent; /* how many are lent, or a piece of them */
     unsigned returned_count;
-    uint32_t *references; /* of each buffer; 0: not lent */
-    uint16_t *returned;   /* those whose last reference went since take_returned */
+    struct buffer *each;
+    uint16_t *returned; /* those that came back since take_returned */
 };
 
 /* Returns 0 or -ENOMEM. count: at most 32768. */
@@ -38,8 +47,9 @@ void buffers_close(struct buffers *buffers);
 /* Where buffer `index` begins. */
 char *buffers_at(const struct buffers *buffers, unsigned index);
 
-/* The kernel filled `size` bytes of buffer `index`: lend them, with one reference, the caller's. */
-rondo_bytes buffers_lend(struct buffers *buffers, unsigned index, size_t size);
+/* The kernel filled the next `size` bytes of buffer `index`, and will go on filling it, or not: lend them, with one
+ * reference, the caller's. */
+rondo_bytes buffers_lend(struct buffers *buffers, unsigned index, size_t size, bool goes_on);
 
 /* Do these bytes lie in a buffer? Any address may be asked for. */
 static inline bool buffers_own(const struct buffers *buffers, const void *data)
@@ -53,7 +63,7 @@ unsigned buffers_index(const struct buffers *buffers, const void *data);
 /* Keep the buffer in which these bytes lie; it must be lent (asserted). */
 void buffers_ref(struct buffers *buffers, const void *data);
 
-/* Let it go; with the last reference it is returned. */
+/* Let it go; with the last reference it is returned, unless the kernel goes on filling it. */
 void buffers_unref(struct buffers *buffers, const void *data);
 
 /* The buffers returned since the last call: their indices go to `indices` (room for count). Returns how many. */

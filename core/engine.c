@@ -14,12 +14,15 @@ const struct engine_size engine_size_default = {
     .completions = 4096,
     .buffers = 1024,
     .buffer_bytes = 16 * 1024,
+    .pieced_buffers = 64,
+    .pieced_buffer_bytes = 64 * 1024,
 };
 
 /* Below these an engine can't serve anybody well. */
 #define SUBMISSIONS_FLOOR 16
 #define COMPLETIONS_FLOOR 64
 #define BUFFERS_FLOOR     32
+#define PIECED_FLOOR      8
 
 static unsigned half(unsigned value, unsigned floor)
 {
@@ -34,6 +37,8 @@ bool engine_size_halve(struct engine_size *size)
     size->submissions = half(size->submissions, SUBMISSIONS_FLOOR);
     size->completions = half(size->completions, COMPLETIONS_FLOOR);
     size->buffers = half(size->buffers, BUFFERS_FLOOR);
+    if (size->pieced_buffers > 0)
+        size->pieced_buffers = half(size->pieced_buffers, PIECED_FLOOR);
     return true;
 }
 

@@ -24,19 +24,31 @@
 #define ENGINE_WHY_BYTES       256
 #define ENGINE_FOREVER         UINT64_MAX
 
-/* How large an engine is. Powers of two, but for the last. */
+/* How large an engine is. The counts are powers of two. */
 struct engine_size {
     unsigned submissions; /* operations issued in one system call; more take another */
     unsigned completions; /* that can wait to be dispatched; more wait in the kernel's memory */
     unsigned buffers;     /* to receive into: at most 32768 */
     size_t buffer_bytes;  /* of each; a multiple of 64 */
+    /* Instead of them where the kernel can fill buffers piece by piece, safely; 0: not there either. */
+    unsigned pieced_buffers;
+    size_t pieced_buffer_bytes;
 };
 
 extern const struct engine_size engine_size_default;
 
 struct engine_counters {
-    uint64_t completions; /* of operations */
-    uint64_t starved;     /* receives that found no buffer and had to wait for one */
+    uint64_t submissions;  /* operations issued, and cancellations */
+    uint64_t completions;  /* that the kernel has told; a quiet success isn't */
+    uint64_t system_calls; /* to issue and to wait */
+    uint64_t starved;      /* receives that found no buffer and had to wait for one */
+};
+
+/* Of a send that doesn't fit at once. */
+enum send_way {
+    SEND_NOW,     /* sends what fits, or -EAGAIN */
+    SEND_WAITS,   /* waits until some can be sent */
+    SEND_QUIETLY, /* as SEND_NOW; and that all could be sent wakes nobody */
 };
 
 struct engine {
@@ -45,6 +57,7 @@ struct engine {
     struct buffers buffers; /* of all receives of this shard */
     bool
         forgets_ends; /* a multishot receive may miss the peer's end behind bytes; of Unix sockets it always may */
+    bool is_expected; /* the success of a quiet operation: the next wait doesn't sleep */
     struct engine_counters counters;
 };
 
@@ -73,9 +86,9 @@ struct engine_ops {
     void (*receive_into)(struct engine *engine, struct op *op, int fd, rondo_buffer memory);
     void (*receive_message)(struct engine *engine, struct op *op, int fd, struct msghdr *message);
     void (*send)(struct engine *engine, struct op *op, int fd, const struct iovec *slices, unsigned count,
-                 bool wait);
+                 enum send_way way);
     void (*send_message)(struct engine *engine, struct op *op, int fd, const struct msghdr *message,
-                         bool wait);
+                         enum send_way way);
     void (*connect)(struct engine *engine, struct op *op, int fd, const struct sockaddr *address,
                     socklen_t size);
     void (*read_file)(struct engine *engine, struct op *op, int fd, uint64_t offset, rondo_buffer memory);
@@ -125,19 +138,27 @@ static inline void engine_receive_message(struct engine *engine, struct op *op, 
 /* Send 1 to ENGINE_SEND_SLICES_MAX slices, in order. The array is copied; the bytes are the kernel's until the
  * completion, whose result may be less than was asked.
  *
- *   wait   false: send what fits now, or -EAGAIN; the completion comes with the next turn, so that the bytes are
- *          never held for a peer that doesn't read. true: wait until some can be sent. */
+ *   SEND_NOW, SEND_QUIETLY   the completion comes with the next turn, so the bytes are never held for a peer that doesn't
+ *                            read; but if all was sent quietly, nothing is said: the next turn, whenever something else
+ *                            begins it, completes it first. So it must be one for whose success nobody waits; if
+ *                            somebody comes to do so, engine_expect. */
 static inline void engine_send(struct engine *engine, struct op *op, int fd, const struct iovec *slices,
-                               unsigned count, bool wait)
+                               unsigned count, enum send_way way)
 {
-    engine->ops->send(engine, op, fd, slices, count, wait);
+    engine->ops->send(engine, op, fd, slices, count, way);
+}
+
+/* Somebody waits for this op: if it's a quiet one that is still to be issued, the next wait won't sleep. */
+static inline void engine_expect(struct engine *engine, const struct op *op)
+{
+    engine->is_expected |= op->in_kernel && op->quiet;
 }
 
 /* Send with something beside the bytes. The message and all that it points to is the kernel's until the completion. */
 static inline void engine_send_message(struct engine *engine, struct op *op, int fd,
-                                       const struct msghdr *message, bool wait)
+                                       const struct msghdr *message, enum send_way way)
 {
-    engine->ops->send_message(engine, op, fd, message, wait);
+    engine->ops->send_message(engine, op, fd, message, way);
 }
 
 /* Connect a socket; the address is the kernel's until the completion, whose result is 0 or an error. */

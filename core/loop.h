@@ -17,6 +17,7 @@
 struct traffic {
     uint64_t connections_open, connections_accepted, connections_lost;
     uint64_t bytes_in, bytes_out;
+    uint64_t bytes_copied; /* from one place of ours to another, on their way in or out */
 };
 
 struct rondo_loop {

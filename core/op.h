@@ -8,10 +8,10 @@
 
 #include <assert.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include <rondo/bytes.h>
-#include <rondo/loop.h>
 
 struct op;
 
@@ -27,12 +27,51 @@ struct op {
     void (*done)(struct op *op, const struct completion *completion);
     bool in_kernel; /* exactly: issued, and its last completion not yet handed to done() */
 
-    /* The engine's own. */
-    bool cancelling;
     bool more_to_read; /* said its last completion, or who issues it: try before you poll */
+
+    /* The engine's own. */
+    bool cancelling : 1;
+    bool quiet : 1; /* a success tells nobody: see engine_send */
+    bool in_line : 1;
     uint8_t kind;
     int fd;
-    struct rondo_link waiting; /* in the line of those that wait for a buffer */
+    struct op *next; /* in a line of receives that wait for a buffer */
 };
+
+/* First come, first served. */
+struct op_line {
+    struct op *first, *last;
+};
+
+static inline void op_line_push(struct op_line *line, struct op *op)
+{
+    assert(!op->in_line);
+    op->in_line = true;
+    op->next = NULL;
+    if (line->first == NULL)
+        line->first = op;
+    else
+        line->last->next = op;
+    line->last = op;
+}
+
+static inline struct op *op_line_pop(struct op_line *line)
+{
+    struct op *op = line->first;
+    if (op != NULL) {
+        line->first = op->next;
+        op->in_line = false;
+    }
+    return op;
+}
+
+/* Move those that are being cancelled from one line to another. */
+static inline void op_line_take_cancelled(struct op_line *line, struct op_line *cancelled)
+{
+    struct op_line all = *line;
+    *line = (struct op_line){ 0 };
+    for (struct op *op; (op = op_line_pop(&all)) != NULL;)
+        op_line_push(op->cancelling ? cancelled : line, op);
+}
 
 #endif

@@ -152,11 +152,13 @@ static void run_report(rondo_call *call)
     log_always("{\"shard\":%u,\"connections_open\":%" PRIu64 ",\"connections_accepted\":%" PRIu64
                ",\"connections_lost\":%" PRIu64 ",\"bytes_in\":%" PRIu64 ",\"bytes_out\":%" PRIu64
                ",\"buffers_free\":%u,\"buffers_lent\":%u,\"buffers_starved\":%" PRIu64
-               ",\"loop_turns\":%" PRIu64 ",\"completions\":%" PRIu64 "}",
+               ",\"loop_turns\":%" PRIu64 ",\"submissions\":%" PRIu64 ",\"completions\":%" PRIu64
+               ",\"system_calls\":%" PRIu64 ",\"bytes_copied\":%" PRIu64 "}",
                loop->index, traffic->connections_open, traffic->connections_accepted,
                traffic->connections_lost, traffic->bytes_in, traffic->bytes_out,
                engine->buffers.count - engine->buffers.lent, engine->buffers.lent, engine->counters.starved,
-               loop->turns, engine->counters.completions);
+               loop->turns, engine->counters.submissions, engine->counters.completions,
+               engine->counters.system_calls, traffic->bytes_copied);
 }
 
 void shard_report(struct shard *shard)

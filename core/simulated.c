@@ -66,7 +66,8 @@ struct simulated {
     const char *violation;
 
     struct rondo_link submitted, pending, unused;
-    struct rondo_link starved, cancelled; /* as in core/uring.c */
+    struct op_line starved; /* as in core/uring.c */
+    unsigned cancelled;
     unsigned ops_in_kernel;
 
     struct happened *happened; /* a queue: from next on */
@@ -349,22 +350,22 @@ static void simulated_receive_message(struct engine *engine, struct op *op, int 
 }
 
 static void simulated_send(struct engine *engine, struct op *op, int fd, const struct iovec *slices,
-                           unsigned count, bool wait)
+                           unsigned count, enum send_way way)
 {
     assert(count >= 1 && count <= ENGINE_SEND_SLICES_MAX);
     struct request *request = issue(simulated_of(engine), REQUEST_SEND, op, fd);
     memcpy(request->slices, slices, count * sizeof *slices);
     request->count = count;
-    request->wait = wait;
+    request->wait = way == SEND_WAITS;
     keep_copy(request, slices, count);
 }
 
 static void simulated_send_message(struct engine *engine, struct op *op, int fd, const struct msghdr *message,
-                                   bool wait)
+                                   enum send_way way)
 {
     struct request *request = issue(simulated_of(engine), REQUEST_SEND, op, fd);
     request->message = message;
-    request->wait = wait;
+    request->wait = way == SEND_WAITS;
     keep_copy(request, message->msg_iov, message->msg_iovlen);
 }
 
@@ -395,9 +396,8 @@ static void simulated_cancel(struct engine *engine, struct op *op)
     if (!op->in_kernel || op->cancelling)
         return;
     op->cancelling = true;
-    if (list_contains_link(&op->waiting)) {
-        list_remove(&op->waiting);
-        list_push(&s->cancelled, &op->waiting);
+    if (op->in_line) {
+        s->cancelled++;
         return;
     }
     new_request(s, REQUEST_CANCEL, op, -1);
@@ -463,7 +463,8 @@ static void starve(struct simulated *s, struct request *request)
     list_remove(&request->link);
     free_request(s, request);
     s->engine.counters.starved++;
-    list_push(op->cancelling ? &s->cancelled : &s->starved, &op->waiting);
+    s->cancelled += op->cancelling;
+    op_line_push(&s->starved, op);
 }
 
 static int take_buffer(struct simulated *s)
@@ -650,10 +651,9 @@ static void give_back_buffers(struct simulated *s)
 static void resume_starved(struct simulated *s)
 {
     for (unsigned free = s->free_count; free > 0; free--) {
-        struct rondo_link *link = list_pop(&s->starved);
-        if (link == NULL)
+        struct op *op = op_line_pop(&s->starved);
+        if (op == NULL)
             return;
-        struct op *op = rondo_container_of(link, struct op, waiting);
         new_request(s, REQUEST_RECEIVE, op, op->fd);
     }
 }
@@ -730,7 +730,7 @@ static bool is_woken(const struct simulated *s)
 
 static bool nothing_has_happened(const struct simulated *s)
 {
-    return s->happened_next == s->happened_count && list_is_empty(&s->cancelled);
+    return s->happened_next == s->happened_count && s->cancelled == 0;
 }
 
 static int simulated_wait(struct engine *engine, uint64_t timeout_ns)
@@ -752,7 +752,7 @@ static int simulated_wait(struct engine *engine, uint64_t timeout_ns)
 bool simulated_is_idle(const struct engine *engine)
 {
     const struct simulated *s = simulated_of(engine);
-    bool passes_on = s->free_count + s->engine.buffers.returned_count > 0 && !list_is_empty(&s->starved);
+    bool passes_on = s->free_count + s->engine.buffers.returned_count > 0 && s->starved.first != NULL;
     if (!nothing_has_happened(s) || !list_is_empty(&s->submitted) || passes_on)
         return false;
     for (struct rondo_link *link = s->pending.next; link != &s->pending; link = link->next) {
@@ -801,13 +801,24 @@ static void dispatch_one(struct simulated *s, struct happened what)
         return;
     }
     size_t size = what.completion.result > 0 ? (size_t)what.completion.result : 0;
-    rondo_bytes lent = buffers_lend(buffers, (unsigned)what.buffer, size);
+    rondo_bytes lent = buffers_lend(buffers, (unsigned)what.buffer, size, false);
     if (size > 0) {
         memcpy((char *)lent.data, s->bytes + what.bytes_at, size);
         what.completion.data = lent;
     }
     finish(s, what.op, &what.completion);
     buffers_unref(buffers, lent.data);
+}
+
+static void complete_cancelled(struct simulated *s)
+{
+    while (s->cancelled > 0) {
+        struct op_line ended = { 0 };
+        s->cancelled = 0;
+        op_line_take_cancelled(&s->starved, &ended);
+        for (struct op *op; (op = op_line_pop(&ended)) != NULL;)
+            finish(s, op, &(struct completion){ .result = -ECANCELED });
+    }
 }
 
 static void simulated_dispatch(struct engine *engine)
@@ -817,10 +828,7 @@ static void simulated_dispatch(struct engine *engine)
         dispatch_one(s, s->happened[s->happened_next++]);
     s->happened_next = s->happened_count = 0;
     s->bytes_used = 0;
-    for (struct rondo_link *link; (link = list_pop(&s->cancelled)) != NULL;) {
-        struct op *op = rondo_container_of(link, struct op, waiting);
-        finish(s, op, &(struct completion){ .result = -ECANCELED });
-    }
+    complete_cancelled(s);
 }
 
 /* ---- at once -------------------------------------------------------------------------------------------- */
@@ -990,8 +998,6 @@ struct engine *simulated_open(const struct engine_size *size, int wake_fd, int *
         list_init(&s->submitted);
         list_init(&s->pending);
         list_init(&s->unused);
-        list_init(&s->starved);
-        list_init(&s->cancelled);
         s->free_buffers = malloc(size->buffers * sizeof *s->free_buffers);
     }
     if (s == NULL || s->free_buffers == NULL ||

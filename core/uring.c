@@ -7,7 +7,8 @@
  * A turn is one io_uring_enter: it issues what stands in the submission queue, makes pending completions, and
  * sleeps until there is one.
  *
- *   user_data   the address of the struct op; 0 for a cancellation, whose target tells the outcome
+ *   user_data   the address of the struct op, with QUIET in its lowest bit if its success isn't told; 0 for a
+ *               cancellation, whose target tells the outcome
  *
  * A receive that finds no buffer free ends with -ENOBUFS. It is not told to anyone: the op waits in `starved`, and
  * is issued again when buffers were given back, one each, the longest waiting first. Both happen right before the
@@ -28,12 +29,14 @@
 #include <rondo/log.h>
 
 #include "core/engine.h"
-#include "core/list.h"
+#include "core/kernel.h"
 #include "core/memory.h"
 #include "core/uring_compat.h"
 
 #define BUFFER_GROUP 0
+#define QUIET        1u
 #define SLICES_MAX   (16 * ENGINE_SEND_SLICES_MAX) /* of all sends in one system call; more take another */
+#define QUIET_MAX    1024                          /* sends of a turn; more are issued as others are */
 #define LENGTH_MAX   (1u << 30) /* of one receive or send: the kernel's limit is a little less than 2 GiB */
 
 enum op_kind {
@@ -48,6 +51,12 @@ enum op_kind {
     OP_WAKE
 };
 
+/* A send that completes by saying nothing. */
+struct quiet_send {
+    struct op *op;
+    int size;
+};
+
 struct uring {
     struct engine engine;
     struct io_uring ring;
@@ -57,10 +66,15 @@ struct uring {
 
     struct io_uring_buf_ring *buffer_ring;
     size_t buffer_ring_bytes;
-    unsigned provided;           /* buffers that are the kernel's, as far as dispatched completions tell */
-    uint16_t *returned;          /* room for buffers_take_returned */
-    struct rondo_link starved;   /* receives waiting for a buffer */
-    struct rondo_link cancelled; /* starved ones that were cancelled, to be completed by the next dispatch */
+    bool incremental;       /* the kernel fills buffers piece by piece */
+    unsigned provided;      /* buffers that are the kernel's, as far as dispatched completions tell */
+    uint16_t *returned;     /* room for buffers_take_returned */
+    struct op_line starved; /* receives waiting for a buffer */
+    unsigned cancelled;     /* of them, to be completed by the next dispatch */
+
+    bool can_be_quiet;
+    unsigned quiet_count;
+    struct quiet_send quiet[QUIET_MAX]; /* issued since the last dispatch */
 
     struct op wake;
     int wake_fd;
@@ -101,6 +115,7 @@ static void sent_messages_are_submitted(struct uring *u)
 static void submit_early(struct uring *u)
 {
     unsigned count = flush_submissions(u);
+    u->engine.counters.system_calls++;
     int rc = io_uring_enter2((unsigned)u->ring.enter_ring_fd, count, 0,
                              u->enter_flags & IORING_ENTER_REGISTERED_RING, NULL, 0);
     if (rc < 0 && rc != -EINTR) {
@@ -126,9 +141,11 @@ static void issued(struct uring *u, struct op *op, struct io_uring_sqe *sqe, enu
     assert(!op->in_kernel && op->done != NULL);
     op->in_kernel = true;
     op->cancelling = false;
+    op->quiet = false;
     op->kind = (uint8_t)kind;
     op->fd = fd;
     u->ops_in_kernel++;
+    u->engine.counters.submissions++;
     io_uring_sqe_set_data(sqe, op);
 }
 
@@ -215,30 +232,57 @@ static struct msghdr *message_of(struct uring *u, const struct iovec *slices, un
     return message;
 }
 
+static int flags_of(enum send_way way)
+{
+    return MSG_NOSIGNAL | (way == SEND_WAITS ? 0 : MSG_DONTWAIT);
+}
+
+static size_t size_of(const struct iovec *slices, unsigned count)
+{
+    size_t size = 0;
+    for (unsigned i = 0; i < count; i++)
+        size += slices[i].iov_len;
+    return size;
+}
+
+/* A send that doesn't wait runs inside the system call that issues it. With MSG_WAITALL one that comes up short counts as
+ * a failure, which is told, with the bytes that went. So if nothing was told when the call has taken the send, then all
+ * was sent; see succeed_quietly. */
+static void be_quiet(struct uring *u, struct op *op, struct io_uring_sqe *sqe, size_t size)
+{
+    sqe->msg_flags |= MSG_WAITALL;
+    sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+    sqe->user_data |= QUIET;
+    op->quiet = true;
+    u->quiet[u->quiet_count++] = (struct quiet_send){ op, (int)size };
+}
+
 static void uring_send(struct engine *engine, struct op *op, int fd, const struct iovec *slices,
-                       unsigned count, bool wait)
+                       unsigned count, enum send_way way)
 {
     struct uring *u = uring_of(engine);
-    int flags = MSG_NOSIGNAL | (wait ? 0 : MSG_DONTWAIT);
     assert(count >= 1 && count <= ENGINE_SEND_SLICES_MAX);
     struct io_uring_sqe *sqe;
     if (count == 1) {
         sqe = next_sqe(u);
-        io_uring_prep_send(sqe, fd, slices[0].iov_base, length_of(slices[0].iov_len), flags);
+        io_uring_prep_send(sqe, fd, slices[0].iov_base, length_of(slices[0].iov_len), flags_of(way));
     } else {
         make_room_for_message(u, count);
         sqe = next_sqe(u);
-        io_uring_prep_sendmsg(sqe, fd, message_of(u, slices, count), (unsigned)flags);
+        io_uring_prep_sendmsg(sqe, fd, message_of(u, slices, count), (unsigned)flags_of(way));
     }
     issued(u, op, sqe, OP_SEND, fd);
+    size_t size = size_of(slices, count);
+    if (way == SEND_QUIETLY && u->can_be_quiet && u->quiet_count < QUIET_MAX && size <= LENGTH_MAX)
+        be_quiet(u, op, sqe, size);
 }
 
 static void uring_send_message(struct engine *engine, struct op *op, int fd, const struct msghdr *message,
-                               bool wait)
+                               enum send_way way)
 {
     struct uring *u = uring_of(engine);
     struct io_uring_sqe *sqe = next_sqe(u);
-    io_uring_prep_sendmsg(sqe, fd, message, MSG_NOSIGNAL | (wait ? 0u : MSG_DONTWAIT));
+    io_uring_prep_sendmsg(sqe, fd, message, (unsigned)flags_of(way));
     issued(u, op, sqe, OP_SEND, fd);
 }
 
@@ -280,15 +324,17 @@ static void uring_cancel(struct engine *engine, struct op *op)
     if (!op->in_kernel || op->cancelling)
         return;
     op->cancelling = true;
-    if (list_contains_link(&op->waiting)) { /* starved: not really in the kernel */
-        list_remove(&op->waiting);
-        list_push(&u->cancelled, &op->waiting);
-        return;
+    if (op->in_line) { /* starved: not really in the kernel */
+        u->cancelled++;
+    } else if (op->quiet) { /* has its outcome as soon as it's issued */
+        engine_expect(engine, op);
+    } else {
+        struct io_uring_sqe *sqe = next_sqe(u);
+        io_uring_prep_cancel64(sqe, (uint64_t)(uintptr_t)op, 0);
+        io_uring_sqe_set_data(sqe, NULL);
+        u->cancels_in_kernel++;
+        engine->counters.submissions++;
     }
-    struct io_uring_sqe *sqe = next_sqe(u);
-    io_uring_prep_cancel64(sqe, (uint64_t)(uintptr_t)op, 0);
-    io_uring_sqe_set_data(sqe, NULL);
-    u->cancels_in_kernel++;
 }
 
 /* ---- a turn --------------------------------------------------------------------------------------------- */
@@ -312,12 +358,18 @@ static void give_back_buffers(struct uring *u)
 static void resume_starved(struct uring *u)
 {
     for (unsigned free = u->provided; free > 0; free--) {
-        struct rondo_link *link = list_pop(&u->starved);
-        if (link == NULL)
+        struct op *op = op_line_pop(&u->starved);
+        if (op == NULL)
             return;
-        struct op *op = rondo_container_of(link, struct op, waiting);
         io_uring_sqe_set_data(prepare_receive(u, op->fd, false, false), op);
+        u->engine.counters.submissions++;
     }
+}
+
+/* A quiet send keeps its buffers while we sleep. */
+static bool is_short_of_buffers(const struct uring *u)
+{
+    return u->quiet_count > 0 && u->provided < u->engine.buffers.count / 4;
 }
 
 static int uring_wait(struct engine *engine, uint64_t timeout_ns)
@@ -327,14 +379,17 @@ static int uring_wait(struct engine *engine, uint64_t timeout_ns)
     resume_starved(u);
     /* One that was resumed may find nothing to receive and leave its buffer: another turn passes it on to the next in
      * line. Each turn makes the line shorter, so that ends. */
-    bool passes_on = u->provided > 0 && !list_is_empty(&u->starved);
-    bool sleep = timeout_ns > 0 && list_is_empty(&u->cancelled) && !passes_on;
+    bool passes_on = u->provided > 0 && u->starved.first != NULL;
+    bool sleep =
+        timeout_ns > 0 && u->cancelled == 0 && !passes_on && !engine->is_expected && !is_short_of_buffers(u);
+    engine->is_expected = false;
     struct __kernel_timespec timeout = { .tv_sec = (int64_t)(timeout_ns / 1000000000),
                                          .tv_nsec = (int64_t)(timeout_ns % 1000000000) };
     struct io_uring_getevents_arg argument = {
         .ts = timeout_ns == ENGINE_FOREVER ? 0 : (uint64_t)(uintptr_t)&timeout,
     };
 
+    engine->counters.system_calls++;
     int rc = io_uring_enter2((unsigned)u->ring.enter_ring_fd, flush_submissions(u), sleep ? 1 : 0,
                              u->enter_flags | IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG,
                              (sigset_t *)&argument, sizeof argument);
@@ -358,12 +413,18 @@ static int uring_wait(struct engine *engine, uint64_t timeout_ns)
 
 static void finish(struct uring *u, struct op *op, const struct completion *completion)
 {
-    u->engine.counters.completions++;
     if (!completion->more) {
         op->in_kernel = false;
         u->ops_in_kernel--;
     }
     op->done(op, completion); /* last: unless more follow, the op may be gone */
+}
+
+static void starve(struct uring *u, struct op *op)
+{
+    u->engine.counters.starved++;
+    u->cancelled += op->cancelling;
+    op_line_push(&u->starved, op);
 }
 
 static void finish_receive(struct uring *u, struct op *op, int result, unsigned flags)
@@ -375,28 +436,38 @@ static void finish_receive(struct uring *u, struct op *op, int result, unsigned 
         .more_to_read = (flags & IORING_CQE_F_SOCK_NONEMPTY) != 0,
     };
     if (result == -ENOBUFS) {
-        u->engine.counters.starved++;
-        list_push(op->cancelling ? &u->cancelled : &u->starved, &op->waiting);
+        starve(u, op);
         return;
     }
     op->more_to_read = completion.more_to_read;
-    if (!(flags & IORING_CQE_F_BUFFER)) {
+    /* With an EOF or an error some kernels name a buffer. Of one that they fill piece by piece nothing was taken then,
+     * whatever the flag says: it stays theirs. */
+    if (!(flags & IORING_CQE_F_BUFFER) || (result <= 0 && u->incremental)) {
         finish(u, op, &completion);
         return;
     }
-    /* Some kernels take a buffer even for an EOF: it is lent for its 0 bytes, and comes back by the same way. */
+    bool goes_on = u->incremental && (flags & IORING_CQE_F_BUF_MORE);
     rondo_bytes lent =
-        buffers_lend(buffers, flags >> IORING_CQE_BUFFER_SHIFT, result > 0 ? (size_t)result : 0);
-    u->provided--;
+        buffers_lend(buffers, flags >> IORING_CQE_BUFFER_SHIFT, result > 0 ? (size_t)result : 0, goes_on);
+    u->provided -= !goes_on;
     if (result > 0)
         completion.data = lent;
     finish(u, op, &completion);
     buffers_unref(buffers, lent.data);
 }
 
+/* It was told before we could know of all. */
+static void forget_quiet(struct uring *u, const struct op *op)
+{
+    for (unsigned i = 0; i < u->quiet_count; i++) {
+        if (u->quiet[i].op == op)
+            u->quiet[i].op = NULL;
+    }
+}
+
 static void dispatch_one(struct uring *u, uint64_t user_data, int result, unsigned flags)
 {
-    struct op *op = (struct op *)(uintptr_t)user_data;
+    struct op *op = (struct op *)(uintptr_t)(user_data & ~(uint64_t)QUIET);
     if (op == NULL) {
         u->cancels_in_kernel--;
         return;
@@ -405,6 +476,8 @@ static void dispatch_one(struct uring *u, uint64_t user_data, int result, unsign
         finish_receive(u, op, result, flags);
         return;
     }
+    if (op->quiet)
+        forget_quiet(u, op);
     struct completion completion = {
         .result = result,
         .more = (flags & IORING_CQE_F_MORE) != 0,
@@ -414,10 +487,40 @@ static void dispatch_one(struct uring *u, uint64_t user_data, int result, unsign
     finish(u, op, &completion);
 }
 
+/* Quiet sends of which nothing is told have succeeded, if the kernel has taken them all and had room for what it had to
+ * tell. (When it had not, they are left to the next turn.) They come first, so that output that has left no longer counts
+ * when answers to what was received are written. */
+static void succeed_quietly(struct uring *u, unsigned head, unsigned tail)
+{
+    const struct io_uring_cq *cq = &u->ring.cq;
+    const struct io_uring_sq *sq = &u->ring.sq;
+    if (u->quiet_count == 0 || io_uring_smp_load_acquire(sq->khead) != sq->sqe_tail ||
+        (IO_URING_READ_ONCE(*sq->kflags) & IORING_SQ_CQ_OVERFLOW))
+        return;
+    for (; head != tail; head++) {
+        uint64_t user_data = cq->cqes[head & *cq->kring_mask].user_data;
+        if (user_data & QUIET)
+            ((struct op *)(uintptr_t)(user_data & ~(uint64_t)QUIET))->quiet = false;
+    }
+    unsigned count = u->quiet_count;
+    for (unsigned i = 0; i < count; i++) {
+        struct quiet_send sent = u->quiet[i];
+        if (sent.op != NULL && sent.op->quiet)
+            finish(u, sent.op, &(struct completion){ .result = sent.size });
+    }
+    u->quiet_count -= count; /* the callbacks may have sent more */
+    memmove(u->quiet, u->quiet + count, u->quiet_count * sizeof *u->quiet);
+}
+
 static void complete_cancelled(struct uring *u)
 {
-    for (struct rondo_link *link; (link = list_pop(&u->cancelled)) != NULL;)
-        finish(u, rondo_container_of(link, struct op, waiting), &(struct completion){ .result = -ECANCELED });
+    while (u->cancelled > 0) {
+        struct op_line ended = { 0 };
+        u->cancelled = 0;
+        op_line_take_cancelled(&u->starved, &ended);
+        for (struct op *op; (op = op_line_pop(&ended)) != NULL;)
+            finish(u, op, &(struct completion){ .result = -ECANCELED });
+    }
 }
 
 static void uring_dispatch(struct engine *engine)
@@ -428,6 +531,8 @@ static void uring_dispatch(struct engine *engine)
     unsigned tail = io_uring_smp_load_acquire(cq->ktail);
     unsigned mask = *cq->kring_mask;
 
+    succeed_quietly(u, head, tail);
+    engine->counters.completions += tail - head;
     for (; head != tail; head++) {
         struct io_uring_cqe *cqe = &cq->cqes[head & mask];
         uint64_t user_data = cqe->user_data;
@@ -505,48 +610,64 @@ static int open_ring(struct uring *u, const struct engine_size *size)
     for (unsigned i = 0; u->ring.sq.array != NULL && i < *u->ring.sq.kring_entries; i++)
         u->ring.sq.array[i] = i;
     u->enter_flags = 0;
-    if (params.features & IORING_FEAT_NO_IOWAIT)
+    if ((params.features & IORING_FEAT_NO_IOWAIT) && kernel_has(KERNEL_UNCOUNTED_WAITS))
         u->enter_flags |= IORING_ENTER_NO_IOWAIT;
     if (io_uring_register_ring_fd(&u->ring) == 1) /* spares looking up the descriptor in each call */
         u->enter_flags |= IORING_ENTER_REGISTERED_RING;
     return 0;
 }
 
-static int open_buffers(struct uring *u, const struct engine_size *size)
+static int register_buffers(struct uring *u, unsigned count, unsigned flags)
 {
-    int rc = buffers_open(&u->engine.buffers, size->buffers, size->buffer_bytes);
-    if (rc < 0)
-        return rc;
-    u->buffer_ring_bytes = size->buffers * sizeof(struct io_uring_buf);
-    u->returned = memory_alloc(size->buffers * sizeof *u->returned);
-    void *memory =
-        mmap(NULL, u->buffer_ring_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (u->returned == NULL || memory == MAP_FAILED) {
-        u->buffer_ring = memory == MAP_FAILED ? NULL : memory;
-        return -ENOMEM;
-    }
-    u->buffer_ring = memory;
     struct io_uring_buf_reg registration = {
-        .ring_addr = (uint64_t)(uintptr_t)memory,
-        .ring_entries = size->buffers,
+        .ring_addr = (uint64_t)(uintptr_t)u->buffer_ring,
+        .ring_entries = count,
         .bgid = BUFFER_GROUP,
     };
-    rc = io_uring_register_buf_ring(&u->ring, &registration, 0);
+    uring_set_buffer_flags(&registration, flags);
+    return io_uring_register_buf_ring(&u->ring, &registration, 0);
+}
+
+/* Buffers that the kernel fills piece by piece may be large: small messages share one, and bulk comes in large pieces.
+ * Else each message takes one for itself, and they must outnumber the connections that are busy at the same time. */
+static int open_buffers(struct uring *u, const struct engine_size *size)
+{
+    u->incremental = size->pieced_buffers > 0 && kernel_has(KERNEL_INCREMENTAL_BUFFERS);
+    unsigned count = u->incremental ? size->pieced_buffers : size->buffers;
+    size_t bytes = u->incremental ? size->pieced_buffer_bytes : size->buffer_bytes;
+    int rc = buffers_open(&u->engine.buffers, count, bytes);
+    if (rc < 0)
+        return rc;
+    u->buffer_ring_bytes = count * sizeof(struct io_uring_buf);
+    u->returned = memory_alloc(count * sizeof *u->returned);
+    void *memory =
+        mmap(NULL, u->buffer_ring_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    u->buffer_ring = memory == MAP_FAILED ? NULL : memory;
+    if (u->returned == NULL || u->buffer_ring == NULL)
+        return -ENOMEM;
+    rc = register_buffers(u, count, u->incremental ? IOU_PBUF_RING_INC : 0);
     if (rc < 0)
         return rc;
     io_uring_buf_ring_init(u->buffer_ring);
-    for (unsigned i = 0; i < size->buffers; i++) {
-        io_uring_buf_ring_add(u->buffer_ring, buffers_at(&u->engine.buffers, i), (unsigned)size->buffer_bytes,
-                              (uint16_t)i, io_uring_buf_ring_mask(size->buffers), (int)i);
+    for (unsigned i = 0; i < count; i++) {
+        io_uring_buf_ring_add(u->buffer_ring, buffers_at(&u->engine.buffers, i), (unsigned)bytes, (uint16_t)i,
+                              io_uring_buf_ring_mask(count), (int)i);
     }
-    io_uring_buf_ring_advance(u->buffer_ring, (int)size->buffers);
-    u->provided = size->buffers;
+    io_uring_buf_ring_advance(u->buffer_ring, (int)count);
+    u->provided = count;
     return 0;
 }
 
 /* Otherwise one fast sender is read from for up to 32 buffers before anybody is asked whether there is room for what
  * they bring. */
-#define MULTISHOT_BUFFERS 8
+#define MULTISHOT_BUFFERS   8
+#define MULTISHOT_BYTES_MAX (128 * 1024)
+
+static unsigned multishot_limit(const struct buffers *buffers)
+{
+    size_t bytes = MULTISHOT_BUFFERS * buffers->size_bytes;
+    return bytes < MULTISHOT_BYTES_MAX ? (unsigned)bytes : MULTISHOT_BYTES_MAX;
+}
 
 static struct io_uring_cqe *wait_for_one(struct uring *u)
 {
@@ -561,6 +682,8 @@ static struct io_uring_cqe *wait_for_one(struct uring *u)
 static void probe_multishot_limit(struct uring *u)
 {
     int ends[2];
+    if (!kernel_has(KERNEL_LIMITED_MULTISHOT))
+        return;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
         return; /* no descriptors; what comes next will say so */
     if (send(ends[1], "?", 1, MSG_NOSIGNAL) == 1) {
@@ -568,13 +691,14 @@ static void probe_multishot_limit(struct uring *u)
         io_uring_sqe_set_data(prepare_receive(u, ends[0], true, false), NULL);
         struct io_uring_cqe *cqe = wait_for_one(u);
         bool is_limited = cqe->res == 1 && !(cqe->flags & IORING_CQE_F_MORE);
-        u->multishot_bytes = is_limited ? MULTISHOT_BUFFERS * (unsigned)u->engine.buffers.size_bytes : 0;
+        u->multishot_bytes = is_limited ? multishot_limit(&u->engine.buffers) : 0;
         if (cqe->flags & IORING_CQE_F_MORE)
             u->cancels_in_kernel++; /* it goes on until the socket's end: one completion for nobody more */
         if (cqe->flags & IORING_CQE_F_BUFFER) {
             unsigned index = cqe->flags >> IORING_CQE_BUFFER_SHIFT;
-            buffers_unref(&u->engine.buffers, buffers_lend(&u->engine.buffers, index, 1).data);
-            u->provided--;
+            bool goes_on = u->incremental && (cqe->flags & IORING_CQE_F_BUF_MORE);
+            buffers_unref(&u->engine.buffers, buffers_lend(&u->engine.buffers, index, 1, goes_on).data);
+            u->provided -= !goes_on;
         }
         io_uring_cqe_seen(&u->ring, cqe);
     }
@@ -610,8 +734,7 @@ static struct uring *open_of_size(const struct engine_size *size, int *error)
         *error = -ENOMEM;
         return NULL;
     }
-    list_init(&u->starved);
-    list_init(&u->cancelled);
+    u->can_be_quiet = kernel_has(KERNEL_QUIET_SENDS);
     *error = open_ring(u, size);
     if (*error == 0)
         *error = open_buffers(u, size);
@@ -633,11 +756,12 @@ static void log_features(const struct uring *u, const struct engine_size *size)
         return;
     rondo_log(RONDO_LOG_DEBUG,
               "io_uring on Linux %s: single issuer, deferred task work, registered ring %s, waits outside "
-              "iowait %s, limited multishot %s; "
-              "%u submissions, %u completions, %u buffers of %zu bytes for each shard",
+              "iowait %s, limited multishot %s, quiet sends %s; "
+              "%u submissions, %u completions, %u buffers of %zu bytes%s for each shard",
               system.release, u->enter_flags & IORING_ENTER_REGISTERED_RING ? "yes" : "no",
               u->enter_flags & IORING_ENTER_NO_IOWAIT ? "yes" : "no", u->multishot_bytes > 0 ? "yes" : "no",
-              size->submissions, size->completions, size->buffers, size->buffer_bytes);
+              u->can_be_quiet ? "yes" : "no", size->submissions, size->completions, u->engine.buffers.count,
+              u->engine.buffers.size_bytes, u->incremental ? ", filled piece by piece," : "");
 }
 
 static void uring_close(struct engine *engine)
@@ -668,17 +792,6 @@ static const struct engine_ops uring_ops = {
     .close = uring_close,
 };
 
-/* CVE-2026-23473, in every Linux from 5.19 on, was mended in 2026, also in the long-lived 6.18. Older ones may have the
- * mend, too, but nothing tells. */
-static bool kernel_forgets_ends(void)
-{
-    struct utsname system;
-    unsigned major, minor;
-    if (uname(&system) < 0 || sscanf(system.release, "%u.%u", &major, &minor) != 2)
-        return true;
-    return major < 6 || (major == 6 && minor < 18);
-}
-
 struct engine *uring_open(const struct engine_size *size, int wake_fd, int *error, char why[ENGINE_WHY_BYTES])
 {
     struct uring *u = open_of_size(size, error);
@@ -689,7 +802,7 @@ struct engine *uring_open(const struct engine_size *size, int wake_fd, int *erro
     log_features(u, size);
     u->engine.ops = &uring_ops;
     u->engine.sockets = &system_sockets;
-    u->engine.forgets_ends = kernel_forgets_ends();
+    u->engine.forgets_ends = !kernel_has(KERNEL_REMEMBERED_ENDS);
     u->wake = (struct op){ .done = wake_done };
     u->wake_fd = wake_fd;
     wake_arm(u);

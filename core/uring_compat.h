@@ -10,6 +10,21 @@
 #define IORING_ENTER_NO_IOWAIT (1U << 7)
 #endif
 
+/* 6.12: receives take of a provided buffer only what they fill; without F_BUF_MORE it is filled. The flags of a
+ * registration are the 16 bits that 2.3 calls pad. */
+#ifndef IORING_CQE_F_BUF_MORE
+#define IORING_CQE_F_BUF_MORE (1U << 4)
+#endif
+#ifndef IOU_PBUF_RING_INC
+#define IOU_PBUF_RING_INC 2
+#endif
+
+static inline void uring_set_buffer_flags(struct io_uring_buf_reg *registration, unsigned flags)
+{
+    memcpy((char *)registration + offsetof(struct io_uring_buf_reg, bgid) + sizeof registration->bgid,
+           &(uint16_t){ (uint16_t)flags }, sizeof(uint16_t));
+}
+
 /* 6.17: how many bytes a multishot receive may take in all before it ends. The field is sqe->optlen, for which 2.3 has
  * only the name that file operations give it; older kernels refuse the receive with -EINVAL. */
 static inline void uring_limit_multishot(struct io_uring_sqe *sqe, unsigned bytes)

@@ -99,7 +99,8 @@ void descriptors_arm(rondo_transport *t)
     passing->header.msg_iovlen =
         send_slices(t, bytes_behind(t, passing), passing->slices, SLICES_MAX, &t->send_size);
     t->send.done = descriptors_done;
-    engine_send_message(t->loop->engine, &t->send, t->fd, &passing->header, t->send_waits);
+    engine_send_message(t->loop->engine, &t->send, t->fd, &passing->header,
+                        t->send_waits ? SEND_WAITS : SEND_NOW);
 }
 
 static void descriptors_done(struct op *op, const struct completion *completion)

@@ -109,6 +109,7 @@ static size_t feed(rondo_transport *t, rondo_bytes data)
             break;
         size_t size = memory.size < data.size - fed ? memory.size : data.size - fed;
         memcpy(memory.data, data.data + fed, size);
+        t->loop->traffic.bytes_copied += size;
         fed += size;
         t->protocol->buffer_updated(t, size);
     }
@@ -125,9 +126,10 @@ static size_t deliver(rondo_transport *t, rondo_bytes data)
 
 static void hold(rondo_transport *t, rondo_bytes data)
 {
-    bool held = transport_may_keep(t, &t->inbox) && buffers_own(buffers_of(t), data.data)
-                    ? byte_queue_put_lent(&t->inbox, buffers_of(t), data)
-                    : byte_queue_put_copy(&t->inbox, data);
+    bool keeps = transport_may_keep(t, &t->inbox) && buffers_own(buffers_of(t), data.data);
+    bool held = keeps ? byte_queue_put_lent(&t->inbox, buffers_of(t), data)
+                      : byte_queue_put_copy(&t->inbox, data);
+    t->loop->traffic.bytes_copied += keeps ? 0 : data.size;
     if (!held) {
         rondo_log(RONDO_LOG_ERROR,
                   "%s: no memory for bytes received while reading is paused: connection ended",

@@ -151,6 +151,7 @@ static bool put(rondo_transport *t, rondo_bytes data)
     if (!t->send_waits && buffers_own(buffers, data.data) &&
         (byte_queue_continues(&t->output, buffers, data) || transport_may_keep(t, &t->output)))
         return byte_queue_put_lent(&t->output, buffers, data);
+    t->loop->traffic.bytes_copied += data.size;
     return byte_queue_put_copy(&t->output, data);
 }
 
@@ -264,20 +265,34 @@ unsigned send_slices(const rondo_transport *t, size_t limit, struct iovec *slice
     return count;
 }
 
+/* Does nothing follow on it: neither more to be sent, nor an end, nor anybody who waits for room? */
+static bool nobody_waits(const rondo_transport *t)
+{
+    return t->state <= HALF_CLOSED && !t->write_eof && !t->over_high_water &&
+           t->send_size == t->output.size && t->items == NULL;
+}
+
 static void send_arm(rondo_transport *t)
 {
     struct iovec slices[ENGINE_SEND_SLICES_MAX];
     size_t limit = t->items == NULL ? t->output.size : t->items->bytes_before;
     unsigned count = send_slices(t, limit, slices, ENGINE_SEND_SLICES_MAX, &t->send_size);
     t->send.done = send_done;
-    engine_send(t->loop->engine, &t->send, t->fd, slices, count, t->send_waits);
+    enum send_way way = t->send_waits ? SEND_WAITS : nobody_waits(t) ? SEND_QUIETLY : SEND_NOW;
+    if (way == SEND_QUIETLY)
+        t->active_ms = rondo_time_ms(t->loop);
+    engine_send(t->loop->engine, &t->send, t->fd, slices, count, way);
 }
 
 void send_settle(rondo_transport *t)
 {
     check_low_water(t);
-    if (transport_is_ending(t) || t->send.in_kernel)
+    if (transport_is_ending(t))
         return;
+    if (t->send.in_kernel) {
+        engine_expect(t->loop->engine, &t->send); /* whoever marked us waits for its end */
+        return;
+    }
     struct item *due = items_due(t);
     if (due != NULL && due->kind == ITEM_FILE)
         file_settle(t, due);
@@ -294,5 +309,9 @@ void send_output_ended(rondo_transport *t, int result)
 
 static void send_done(struct op *op, const struct completion *completion)
 {
-    send_output_ended(rondo_container_of(op, rondo_transport, send), completion->result);
+    rondo_transport *t = rondo_container_of(op, rondo_transport, send);
+    uint64_t armed_ms = t->active_ms;
+    send_output_ended(t, completion->result);
+    if (op->quiet)
+        t->active_ms = armed_ms; /* that it succeeded is told later, maybe much later */
 }

@@ -117,7 +117,7 @@ static void chunk_arm(rondo_transport *t, const struct item *file)
 {
     struct iovec rest = { file->chunk + file->chunk_sent, file->chunk_bytes - file->chunk_sent };
     t->send.done = chunk_done;
-    engine_send(t->loop->engine, &t->send, t->fd, &rest, 1, t->send_waits);
+    engine_send(t->loop->engine, &t->send, t->fd, &rest, 1, t->send_waits ? SEND_WAITS : SEND_NOW);
 }
 
 static void chunk_done(struct op *op, const struct completion *completion)

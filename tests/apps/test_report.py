@@ -9,7 +9,8 @@ import unittest
 from server import ServerTest, data_of, receive, stream, until
 
 MEMBERS = ["shard", "connections_open", "connections_accepted", "connections_lost", "bytes_in", "bytes_out",
-           "buffers_free", "buffers_lent", "buffers_starved", "loop_turns", "completions"]
+           "buffers_free", "buffers_lent", "buffers_starved", "loop_turns", "submissions",
+           "completions", "system_calls", "bytes_copied"]
 
 
 class Report(ServerTest):

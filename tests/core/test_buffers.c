@@ -27,7 +27,7 @@ static void close_buffers(void)
 
 Test(buffers, a_lent_buffer_holds_what_was_received, .init = open_buffers, .fini = close_buffers)
 {
-    rondo_bytes lent = buffers_lend(&buffers, 5, 100);
+    rondo_bytes lent = buffers_lend(&buffers, 5, 100, false);
     cr_assert_eq(lent.data, buffers_at(&buffers, 5));
     cr_assert(eq(sz, lent.size, 100));
     cr_assert(eq(uint, buffers.lent, 1));
@@ -38,7 +38,7 @@ Test(buffers, a_lent_buffer_holds_what_was_received, .init = open_buffers, .fini
 Test(buffers, a_buffer_returns_with_its_last_reference, .init = open_buffers, .fini = close_buffers)
 {
     uint16_t returned[COUNT];
-    rondo_bytes lent = buffers_lend(&buffers, 3, SIZE);
+    rondo_bytes lent = buffers_lend(&buffers, 3, SIZE, false);
     buffers_ref(&buffers, lent.data);
     buffers_ref(&buffers, lent.data + SIZE - 1);
     buffers_unref(&buffers, lent.data + 17);
@@ -53,12 +53,56 @@ Test(buffers, a_buffer_returns_with_its_last_reference, .init = open_buffers, .f
     cr_assert(eq(uint, buffers_take_returned(&buffers, returned), 0), "each is returned once");
 }
 
+Test(buffers, pieces_follow_one_another_and_the_buffer_returns_when_filled_and_let_go, .init = open_buffers,
+     .fini = close_buffers)
+{
+    uint16_t returned[COUNT];
+    rondo_bytes one = buffers_lend(&buffers, 2, 100, true), two = buffers_lend(&buffers, 2, 28, true);
+    cr_assert_eq(one.data, buffers_at(&buffers, 2));
+    cr_assert_eq(two.data, one.data + 100);
+    cr_assert(eq(uint, buffers.lent, 1), "one buffer, however many pieces");
+
+    buffers_unref(&buffers, one.data);
+    buffers_unref(&buffers, two.data);
+    cr_assert(eq(uint, buffers.lent, 0));
+    cr_assert(eq(uint, buffers_take_returned(&buffers, returned), 0), "the kernel goes on filling it");
+
+    rondo_bytes last = buffers_lend(&buffers, 2, SIZE - 128, false);
+    cr_assert_eq(last.data, two.data + 28);
+    cr_assert(eq(uint, buffers_take_returned(&buffers, returned), 0));
+    buffers_unref(&buffers, last.data);
+    cr_assert(eq(uint, buffers_take_returned(&buffers, returned), 1));
+    cr_assert(eq(u16, returned[0], 2));
+
+    rondo_bytes anew = buffers_lend(&buffers, 2, 1, false);
+    cr_assert_eq(anew.data, buffers_at(&buffers, 2), "from its beginning");
+    buffers_unref(&buffers, anew.data);
+}
+
+Test(buffers, a_piece_that_is_kept_holds_back_a_buffer_that_was_filled, .init = open_buffers,
+     .fini = close_buffers)
+{
+    uint16_t returned[COUNT];
+    rondo_bytes kept = buffers_lend(&buffers, 0, 10, true);
+    buffers_unref(&buffers, buffers_lend(&buffers, 0, SIZE - 10, false).data);
+    cr_assert(eq(uint, buffers.lent, 1));
+    cr_assert(eq(uint, buffers_take_returned(&buffers, returned), 0));
+    buffers_unref(&buffers, kept.data);
+    cr_assert(eq(uint, buffers_take_returned(&buffers, returned), 1));
+}
+
+Test(buffers, a_piece_beyond_the_end_is_caught, .init = open_buffers, .signal = SIGABRT)
+{
+    buffers_lend(&buffers, 0, SIZE, true);
+    buffers_lend(&buffers, 0, 1, false);
+}
+
 Test(buffers, all_are_returned_in_one_batch, .init = open_buffers, .fini = close_buffers)
 {
     uint16_t returned[COUNT];
     bool seen[COUNT] = { false };
     for (unsigned i = 0; i < COUNT; i++)
-        buffers_lend(&buffers, i, 1);
+        buffers_lend(&buffers, i, 1, false);
     cr_assert(eq(uint, buffers.lent, COUNT));
     for (unsigned i = COUNT; i-- > 0;)
         buffers_unref(&buffers, buffers_at(&buffers, i));
@@ -68,7 +112,7 @@ Test(buffers, all_are_returned_in_one_batch, .init = open_buffers, .fini = close
         cr_assert(not(seen[returned[i]]));
         seen[returned[i]] = true;
     }
-    buffers_unref(&buffers, buffers_lend(&buffers, 2, 1).data); /* and can be lent again */
+    buffers_unref(&buffers, buffers_lend(&buffers, 2, 1, false).data); /* and can be lent again */
 }
 
 Test(buffers, a_buffer_is_found_by_any_address_in_it, .init = open_buffers, .fini = close_buffers)
@@ -111,7 +155,7 @@ Test(buffers, only_lent_bytes_may_be_read, .init = open_buffers, .fini = close_b
 {
     const char *data = buffers_at(&buffers, 0);
     cr_assert(__asan_address_is_poisoned(data));
-    buffers_lend(&buffers, 0, 64);
+    buffers_lend(&buffers, 0, 64, false);
     cr_assert(not(__asan_address_is_poisoned(data)));
     cr_assert(not(__asan_address_is_poisoned(data + 63)));
     cr_assert(__asan_address_is_poisoned(data + 64), "behind what was received");
@@ -122,7 +166,7 @@ Test(buffers, only_lent_bytes_may_be_read, .init = open_buffers, .fini = close_b
 Test(buffers, kept_bytes_may_be_read_until_the_last_reference_goes, .init = open_buffers,
      .fini = close_buffers)
 {
-    const char *data = buffers_lend(&buffers, 1, SIZE).data;
+    const char *data = buffers_lend(&buffers, 1, SIZE, false).data;
     buffers_ref(&buffers, data + SIZE - 1);
     buffers_unref(&buffers, data);
     cr_assert(not(__asan_address_is_poisoned(data)));
@@ -130,7 +174,7 @@ Test(buffers, kept_bytes_may_be_read_until_the_last_reference_goes, .init = open
     buffers_unref(&buffers, data);
     for (unsigned i = 0; i < SIZE; i++)
         cr_assert(__asan_address_is_poisoned(data + i));
-    buffers_lend(&buffers, 1, 10);
+    buffers_lend(&buffers, 1, 10, false);
     cr_assert(__asan_address_is_poisoned(data + 10), "also what it held before");
     buffers_unref(&buffers, data);
 }
@@ -145,7 +189,7 @@ Test(buffers, random_keeps_agree_with_plain_counts, .init = open_buffers, .fini 
         unsigned i = (unsigned)rand_r(&seed) % COUNT;
         const char *data = buffers_at(&buffers, i) + (unsigned)rand_r(&seed) % SIZE;
         if (plain[i] == 0 && !is_returned[i]) {
-            buffers_lend(&buffers, i, SIZE);
+            buffers_lend(&buffers, i, SIZE, false);
             plain[i]++;
             lent++;
         } else if (plain[i] > 0 && rand_r(&seed) % 2 == 0) {
@@ -177,7 +221,7 @@ Test(buffers, random_keeps_agree_with_plain_counts, .init = open_buffers, .fini 
 
 Test(buffers, one_unref_too_many_is_caught, .init = open_buffers, .signal = SIGABRT)
 {
-    const char *data = buffers_lend(&buffers, 0, 1).data;
+    const char *data = buffers_lend(&buffers, 0, 1, false).data;
     buffers_unref(&buffers, data);
     buffers_unref(&buffers, data);
 }
@@ -189,13 +233,13 @@ Test(buffers, keeping_what_is_not_lent_is_caught, .init = open_buffers, .signal 
 
 Test(buffers, lending_twice_is_caught, .init = open_buffers, .signal = SIGABRT)
 {
-    buffers_lend(&buffers, 0, 1);
-    buffers_lend(&buffers, 0, 1);
+    buffers_lend(&buffers, 0, 1, false);
+    buffers_lend(&buffers, 0, 1, false);
 }
 
 Test(buffers, closing_with_a_lent_buffer_is_caught, .init = open_buffers, .signal = SIGABRT)
 {
-    buffers_lend(&buffers, 0, 1);
+    buffers_lend(&buffers, 0, 1, false);
     buffers_close(&buffers);
 }
 

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "core/engine.h"
+#include "core/kernel.h"
 
 TestSuite(engine, .timeout = 60);
 
@@ -25,8 +26,9 @@ TestSuite(engine, .timeout = 60);
 
 enum { BUFFERS = 16, BUFFER_BYTES = 1024 };
 
-static const struct engine_size tiny = { 8, 16, BUFFERS, BUFFER_BYTES };
-static const struct engine_size roomy = { 256, 1024, 256, BUFFER_BYTES };
+static const struct engine_size tiny = { 8, 16, BUFFERS, BUFFER_BYTES, 0, 0 };
+static const struct engine_size pieced = { 8, 16, BUFFERS, BUFFER_BYTES, 4, BUFFER_BYTES };
+static const struct engine_size roomy = { 256, 1024, 256, BUFFER_BYTES, 0, 0 };
 
 static struct engine *engine;
 static int wake_fd;
@@ -45,6 +47,11 @@ static void open_tiny(void)
     open_engine(&tiny);
 }
 
+static void open_pieced(void)
+{
+    open_engine(&pieced);
+}
+
 static void open_roomy(void)
 {
     open_engine(&roomy);
@@ -57,8 +64,9 @@ static void close_engine(void)
     engine_close(engine);
 }
 
-#define ON_TINY  .init = open_tiny, .fini = close_engine
-#define ON_ROOMY .init = open_roomy, .fini = close_engine
+#define ON_TINY   .init = open_tiny, .fini = close_engine
+#define ON_PIECED .init = open_pieced, .fini = close_engine
+#define ON_ROOMY  .init = open_roomy, .fini = close_engine
 
 /* ---- time ----------------------------------------------------------------------------------------------- */
 
@@ -742,6 +750,240 @@ Test(engine, a_send_to_a_peer_that_is_gone_is_an_error_and_no_signal, ON_TINY)
     close(ends.ours);
 }
 
+/* ---- sending quietly ------------------------------------------------------------------------------------- */
+
+static bool sends_are_quiet(void)
+{
+    return kernel_has(KERNEL_QUIET_SENDS);
+}
+
+static void send_quietly(struct asked *asked, int fd, const char *data, size_t size)
+{
+    engine_send(engine, &prepared(asked, fd)->op, fd, &(struct iovec){ (char *)data, size }, 1, SEND_QUIETLY);
+}
+
+Test(engine, a_quiet_send_that_succeeds_wakes_nobody_and_completes_with_the_next_turn, ON_TINY)
+{
+    static struct asked asked;
+    char came[8];
+    struct ends ends = tcp_ends();
+    turn(0);
+    uint64_t completions = engine->counters.completions, begin_ns = clock_ns();
+    send_quietly(&asked, ends.ours, "quiet", 5);
+    cr_assert(asked.op.in_kernel, "from the call on");
+    turn(20 * NS_PER_MS);
+    if (sends_are_quiet()) {
+        cr_assert_geq(clock_ns() - begin_ns, 20 * NS_PER_MS, "it slept");
+        cr_assert(eq(u64, engine->counters.completions, completions), "nothing was told");
+    }
+    cr_assert(not(asked.op.in_kernel));
+    cr_assert(eq(uint, asked.completions, 1));
+    cr_assert(eq(int, asked.result, 5));
+    cr_assert(eq(sz, they_receive(ends.theirs, came, sizeof came), 5));
+    cr_assert_arr_eq(came, "quiet", 5);
+    close_ends(ends);
+}
+
+Test(engine, a_quiet_send_for_which_somebody_comes_to_wait_does_not_let_it_sleep, ON_TINY)
+{
+    static struct asked asked;
+    struct ends ends = tcp_ends();
+    for (unsigned i = 0; i < 2; i++) {
+        send_quietly(&asked, ends.ours, "x", 1);
+        if (i == 0)
+            engine_expect(engine, &asked.op);
+        else
+            engine_cancel(engine, &asked.op);
+        uint64_t begin_ns = clock_ns();
+        turn(PATIENCE_NS);
+        cr_assert_lt(clock_ns() - begin_ns, PATIENCE_NS);
+        cr_assert(eq(uint, asked.completions, i + 1));
+        cr_assert(eq(int, asked.result, 1), "it was faster than its cancellation");
+    }
+    engine_expect(engine, &asked.op); /* of an operation that has ended it means nothing */
+    assert_asleep();
+    close_ends(ends);
+}
+
+Test(engine, a_quiet_send_that_comes_up_short_is_told, ON_TINY)
+{
+    static struct asked asked;
+    static char data[PLENTY], came[PLENTY];
+    for (unsigned slices = 1; slices <= 2; slices++) {
+        struct ends ends = local_ends();
+        struct iovec both[] = { { data, slices == 1 ? sizeof data : 100 },
+                                { data + 100, sizeof data - 100 } };
+        fill_with_pattern(data, sizeof data, 0, 0);
+        engine_send(engine, &prepared(&asked, ends.ours)->op, ends.ours, both, slices, SEND_QUIETLY);
+        RUN_UNTIL(!asked.op.in_kernel);
+        cr_assert(asked.result > 0 && (size_t)asked.result < sizeof data, "short: %d", asked.result);
+        cr_assert(eq(sz, they_receive(ends.theirs, came, sizeof came), (size_t)asked.result),
+                  "all that went is told");
+        assert_pattern(came, (size_t)asked.result, 0, 0);
+
+        fill_socket(&asked, ends.ours, data);
+        engine_send(engine, &asked.op, ends.ours, both, slices, SEND_QUIETLY);
+        RUN_UNTIL(!asked.op.in_kernel);
+        cr_assert(eq(int, asked.result, -EAGAIN));
+        close_ends(ends);
+    }
+}
+
+static bool have_all_ended(const struct asked *asked, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        engine_expect(engine, &asked[i].op);
+        if (asked[i].op.in_kernel)
+            return false;
+    }
+    return true;
+}
+
+/* More than the queues of both rings hold, every third to a peer that has gone. */
+Test(engine, of_many_quiet_sends_each_tells_its_own_outcome, ON_TINY)
+{
+    enum { SENDS = 90 };
+    static struct asked asked[SENDS];
+    struct ends ends[SENDS];
+    for (unsigned i = 0; i < SENDS; i++) {
+        ends[i] = local_ends();
+        if (i % 3 == 0)
+            close(ends[i].theirs);
+        send_quietly(&asked[i], ends[i].ours, "0123456789", 1 + i % 10);
+    }
+    RUN_UNTIL(have_all_ended(asked, SENDS));
+    for (unsigned i = 0; i < SENDS; i++) {
+        char came[16];
+        cr_assert(eq(uint, asked[i].completions, 1), "number %u", i);
+        cr_assert(eq(int, asked[i].result, i % 3 == 0 ? -EPIPE : 1 + (int)i % 10), "number %u", i);
+        if (i % 3 != 0) {
+            cr_assert(eq(sz, they_receive(ends[i].theirs, came, sizeof came), 1 + i % 10));
+            close(ends[i].theirs);
+        }
+        close(ends[i].ours);
+    }
+}
+
+/* Its callback sends on, and so on: what comes up while quiet sends are told must not be mixed up with them. */
+static void send_on(struct asked *asked)
+{
+    if (asked->completions < 5)
+        send_quietly(asked, asked->fd, "again", 5);
+}
+
+Test(engine, a_quiet_send_may_be_issued_by_the_end_of_another, ON_TINY)
+{
+    static struct asked asked[3] = { { .then = send_on }, { .then = send_on }, { .then = send_on } };
+    char came[32];
+    struct ends ends[3];
+    for (unsigned i = 0; i < 3; i++) {
+        ends[i] = tcp_ends();
+        send_quietly(&asked[i], ends[i].ours, "first", 5);
+    }
+    for (unsigned i = 0; i < 5; i++)
+        turn(0);
+    for (unsigned i = 0; i < 3; i++) {
+        cr_assert(eq(uint, asked[i].completions, 5));
+        cr_assert(eq(sz, they_receive(ends[i].theirs, came, sizeof came), 25));
+        cr_assert_arr_eq(came, "firstagainagainagainagain", 25);
+        close_ends(ends[i]);
+    }
+}
+
+/* ---- buffers filled piece by piece ----------------------------------------------------------------------- */
+
+static void assert_all_is_provided(void)
+{
+    turn(0);
+    cr_assert(eq(uint, engine->buffers.lent, 0));
+    cr_assert(eq(uint, engine->buffers.returned_count, 0));
+}
+
+Test(engine, small_messages_of_several_sockets_share_a_buffer, ON_PIECED)
+{
+    static struct asked asked[3];
+    struct ends ends[3];
+    static const char *const texts[] = { "one", "two", "three" };
+    for (unsigned i = 0; i < 3; i++) {
+        ends[i] = tcp_ends();
+        asked[i].keeps = true;
+        ask_to_receive(&asked[i], ends[i].ours, true);
+        they_send(ends[i].theirs, texts[i]);
+        RUN_UNTIL(asked[i].received_size > 0);
+    }
+    if (kernel_has(KERNEL_INCREMENTAL_BUFFERS)) {
+        cr_assert(eq(uint, engine->buffers.lent, 1));
+        cr_assert_eq(asked[1].kept, asked[0].kept + 3);
+        cr_assert_eq(asked[2].kept, asked[1].kept + 3);
+    }
+    for (unsigned i = 0; i < 3; i++)
+        cr_assert_arr_eq(asked[i].kept, texts[i], strlen(texts[i]));
+    for (unsigned i = 0; i < 3; i++) {
+        let_go(&asked[i]);
+        asked[i].keeps = false;
+        cancel(&asked[i]);
+        close_ends(ends[i]);
+    }
+    assert_all_is_provided();
+}
+
+/* Every length, often beginning in one buffer and ending in another; EOFs in between, which some kernels tell with a
+ * buffer of which nothing was taken. */
+static void receive_lengths(bool multishot)
+{
+    static struct asked asked;
+    static char sent[4 * BUFFER_BYTES];
+    for (unsigned round = 0; round < 60; round++) {
+        struct ends ends = tcp_ends();
+        size_t size = 1 + round * 67 % sizeof sent;
+        asked = (struct asked){ .then = receive_again };
+        fill_with_pattern(sent, size, round, 0);
+        ask_to_receive(&asked, ends.ours, multishot);
+        cr_assert_eq(send(ends.theirs, sent, size, MSG_NOSIGNAL), (ssize_t)size);
+        RUN_UNTIL(asked.received_size == size);
+        assert_pattern(asked.received, size, round, 0);
+        if (!asked.op.in_kernel)
+            ask_to_receive(&asked, ends.ours, multishot);
+        close(ends.theirs);
+        RUN_UNTIL(!asked.op.in_kernel);
+        cr_assert(eq(int, asked.result, 0));
+        close(ends.ours);
+    }
+    assert_all_is_provided();
+}
+
+Test(engine, pieces_hold_what_was_sent_whatever_their_length, ON_PIECED)
+{
+    receive_lengths(true);
+    receive_lengths(false);
+}
+
+/* The buffer is used up before its first piece comes back. */
+Test(engine, a_kept_piece_stays_as_it_is_while_its_buffer_is_filled_and_those_behind_it, ON_PIECED)
+{
+    static struct asked keeper = { .keeps = true }, other = { .then = receive_again };
+    static char sent[BUFFER_BYTES];
+    struct ends one = tcp_ends(), two = tcp_ends();
+    ask_to_receive(&keeper, one.ours, false);
+    they_send(one.theirs, "stays");
+    RUN_UNTIL(!keeper.op.in_kernel);
+    ask_to_receive(&other, two.ours, true);
+    for (unsigned round = 0; round < 12; round++) {
+        fill_with_pattern(sent, sizeof sent, round, 0);
+        other.received_size = 0;
+        cr_assert_eq(send(two.theirs, sent, sizeof sent, MSG_NOSIGNAL), (ssize_t)sizeof sent);
+        RUN_UNTIL(other.received_size == sizeof sent);
+        assert_pattern(other.received, sizeof sent, round, 0);
+        cr_assert_arr_eq(keeper.kept, "stays", 5);
+    }
+    cr_assert(eq(uint, engine->buffers.lent, 1));
+    let_go(&keeper);
+    cancel(&other);
+    assert_all_is_provided();
+    close_ends(one);
+    close_ends(two);
+}
+
 /* ---- closing -------------------------------------------------------------------------------------------- */
 
 Test(engine, closing_a_descriptor_frees_it_and_tells_the_peer, ON_TINY)
@@ -1270,7 +1512,7 @@ Test(engine, closing_with_an_operation_in_the_kernel_is_caught, .init = open_tin
 
 Test(engine, closing_with_a_lent_buffer_is_caught, .init = open_tiny, .signal = SIGABRT)
 {
-    buffers_lend(&engine->buffers, 0, 1);
+    buffers_lend(&engine->buffers, 0, 1, false);
     engine_close(engine);
 }
 

@@ -17,7 +17,7 @@ TestSuite(simulated, .timeout = 30);
 
 enum { BUFFERS = 4, BUFFER_BYTES = 64 };
 
-static const struct engine_size tiny = { 8, 16, BUFFERS, BUFFER_BYTES };
+static const struct engine_size tiny = { 8, 16, BUFFERS, BUFFER_BYTES, 0, 0 };
 static struct engine *engine;
 static int wake_fd = -1;
 static int ours, theirs;
@@ -730,7 +730,7 @@ static void compare(const char *steps, int family)
     int error = 0, wake = eventfd(0, EFD_CLOEXEC), fds[2];
     struct ends ends = { .peer_does = real_peer_does,
                          .engine =
-                             engine_open("auto", &(struct engine_size){ 8, 64, 32, 64 }, wake, &error, why) };
+                             engine_open("auto", &(struct engine_size){ 8, 64, 32, 64, 0, 0 }, wake, &error, why) };
     cr_assert_not_null(ends.engine, "%s", why);
     if (family == AF_UNIX) {
         cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);

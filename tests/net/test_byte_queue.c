@@ -25,7 +25,7 @@ static void balance(void)
 
 static rondo_bytes lend(unsigned index, const char *text)
 {
-    rondo_bytes lent = buffers_lend(&buffers, index, 4096);
+    rondo_bytes lent = buffers_lend(&buffers, index, 4096, false);
     memcpy(buffers_at(&buffers, index), text, strlen(text));
     return (rondo_bytes){ lent.data, strlen(text) };
 }
@@ -112,7 +112,8 @@ Test(byte_queue, adjacent_lent_bytes_become_one_slice, .init = open_buffers, .fi
 Test(byte_queue, the_last_byte_of_a_buffer_and_the_first_of_the_next_stay_apart, .init = open_buffers,
      .fini = balance)
 {
-    rondo_bytes first = buffers_lend(&buffers, 0, 4096), second = buffers_lend(&buffers, 1, 4096);
+    rondo_bytes first = buffers_lend(&buffers, 0, 4096, false),
+                second = buffers_lend(&buffers, 1, 4096, false);
     byte_queue_put_lent(&queue, &buffers, first);
     byte_queue_put_lent(&queue, &buffers, second);
     buffers_unref(&buffers, first.data);
@@ -192,7 +193,7 @@ Test(byte_queue, random_puts_and_consumes_agree_with_a_plain_array, .init = open
     unsigned seed = 20261120;
     rondo_bytes lent[8];
     for (unsigned i = 0; i < 8; i++) {
-        lent[i] = buffers_lend(&buffers, i, 4096);
+        lent[i] = buffers_lend(&buffers, i, 4096, false);
         for (int k = 0; k < 4096; k++)
             buffers_at(&buffers, i)[k] = (char)('a' + (k + (int)i) % 26);
     }
