@@ -13,9 +13,13 @@ static void buffer_updated(rondo_transport *t, size_t nbytes)
     rondo_write(t, (rondo_bytes){ rondo_self(t), nbytes });
 }
 
-static const rondo_protocol echo = { .name = "echo", .data_received = rondo_write };
+static const rondo_protocol echo = { .name = "echo", .defer_accept = true, .data_received = rondo_write };
 static const rondo_protocol buffered = {
-    .name = "echo", .size = 512, .get_buffer = get_buffer, .buffer_updated = buffer_updated
+    .name = "echo",
+    .size = 512,
+    .defer_accept = true,
+    .get_buffer = get_buffer,
+    .buffer_updated = buffer_updated,
 };
 
 int main(int argc, char **argv)

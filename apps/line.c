@@ -10,6 +10,7 @@ static void line_length_exceeded(rondo_transport *t, rondo_bytes line)
 
 static const rondo_line_protocol lines = {
     RONDO_LINE_RECEIVER("line", 0),
+    .protocol.defer_accept = true,
     .line_received = rondo_send_line,
     .line_length_exceeded = line_length_exceeded,
 };

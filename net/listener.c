@@ -10,12 +10,17 @@
 #include <unistd.h>
 
 #include "net/addresses.h"
+#include "net/handshakes.h"
 #include "net/server.h"
 #include "net/transport.h"
 
 #define BACK_OFF_MIN_MS 10
 #define BACK_OFF_MAX_MS 1000
 #define RECOVERED_MS    1000
+
+#define DEFERRED_SECONDS 1    /* by the kernel's count, which is that of its SYN-ACKs */
+#define HANDSHAKES_MS    1500 /* after which they are connections, or their clients have gone */
+#define LOOK_MS          20
 
 static void accept_done(struct op *op, const struct completion *completion);
 static void timer_expired(rondo_timer *timer);
@@ -44,10 +49,22 @@ void listener_init(struct listener *listener, struct rondo_server *server, struc
     *listener = (struct listener){ .server = server, .address = address, .fd = fd, .spare = -1 };
 }
 
+/* The handshake is over when the client's acknowledgement comes, but the connection is made by its first bytes, or when it
+ * has stayed silent for so many seconds. */
+static void set_defer_accept(struct listener *listener, int seconds)
+{
+    int rc = setsockopt(listener->fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds, sizeof seconds);
+    listener->defers = rc == 0 && seconds > 0;
+    if (rc < 0)
+        rondo_log(RONDO_LOG_DEBUG, "%s: TCP_DEFER_ACCEPT: %s", listener->address->url, strerror(errno));
+}
+
 int listener_start(struct listener *listener, unsigned backlog)
 {
     if (listener->state != LISTENER_IDLE)
         return 0;
+    if (listener->server->protocol->defer_accept && listener->address->kind == ADDRESS_TCP)
+        set_defer_accept(listener, DEFERRED_SECONDS);
     int rc = address_listen(listener->address, listener->fd, backlog);
     if (rc < 0)
         return rc;
@@ -98,6 +115,7 @@ static void accepted(struct listener *listener, int fd)
         .protocol = server->protocol,
         .fd = fd,
         .family = listener->address->family,
+        .has_bytes = listener->defers,
     };
     transport_open(server->service, &start); /* its connection_made may close us */
 }
@@ -133,6 +151,17 @@ static void recovering(struct listener *listener)
     set_timer(listener, RECOVERED_MS); /* another failure until then belongs to the same episode */
 }
 
+/* Who has connected, but has not talked yet, is no connection so far where accepting is deferred: it gets the time to
+ * become one. */
+static void stop_accepting(struct listener *listener)
+{
+    bool may_wait = listener->defers && rondo_time_ms(loop_of(listener)) < listener->last_moment_ms;
+    if (may_wait && handshakes_are_under_way(listener->fd))
+        set_timer(listener, LOOK_MS);
+    else
+        engine_cancel(loop_of(listener)->engine, &listener->accept); /* accept_done drains the queue */
+}
+
 static void timer_expired(rondo_timer *timer)
 {
     struct listener *listener = rondo_container_of(timer, struct listener, timer);
@@ -146,7 +175,10 @@ static void timer_expired(rondo_timer *timer)
         rondo_log(RONDO_LOG_INFO, "%s: accepting again", listener->address->url);
         return;
     case LISTENER_DRAINING:
-        drain_queue(listener);
+        if (listener->accept.in_kernel)
+            stop_accepting(listener);
+        else
+            drain_queue(listener);
         return;
     case LISTENER_IDLE:
     case LISTENER_CLOSING:
@@ -199,6 +231,11 @@ static void accept_ended(struct listener *listener, int result)
             back_off(listener, result);
         return;
     case LISTENER_DRAINING:
+        if (result >= 0 && rondo_timer_is_running(&listener->timer)) {
+            accept_arm(listener); /* handshakes are under way */
+            return;
+        }
+        rondo_timer_cancel(&listener->timer);
         if (result < 0 && !is_passing(result) && result != -ECANCELED && somebody_is_queued(listener)) {
             rondo_call_cancel(&listener->look);
             back_off(listener, result);
@@ -257,8 +294,9 @@ void listener_drain(struct listener *listener)
         set_hops_wanted(listener, listener->fd, ONLY_NEIGHBOURS);
     else if (listener->address->kind == ADDRESS_UNIX)
         address_make_deaf(listener->address, listener->fd);
+    listener->last_moment_ms = rondo_time_ms(loop_of(listener)) + HANDSHAKES_MS;
     if (before == LISTENER_ACCEPTING)
-        engine_cancel(loop_of(listener)->engine, &listener->accept); /* accept_done drains the queue */
+        stop_accepting(listener);
     else
         drain_queue(listener);
 }

@@ -5,7 +5,8 @@
  *   ACCEPTING            accept ends with an error: no descriptors, no memory    BACKING_OFF: 10 ms, 20, … 1 s
  *   BACKING_OFF          that time has passed                                    ACCEPTING
  *   ACCEPTING, BACKING_OFF   listener_drain                                      DRAINING
- *   DRAINING             the queue is empty                                      CLOSING
+ *   DRAINING             the queue is empty, and, where accepting is deferred,   CLOSING
+ *                        no handshake is under way, or for 1.5 s some were
  *   any                  listener_close                                          CLOSING
  *   CLOSING              the accept is out of the kernel: close                  CLOSED
  *
@@ -34,9 +35,11 @@ struct listener {
     int spare; /* a descriptor to have when there is none left: of Unix sockets; else -1 */
     enum listener_state state;
     struct op accept;
-    rondo_timer timer; /* the end of backing off; or, after it, of the episode */
+    rondo_timer timer; /* the end of backing off; or, after it, of the episode; or, draining, to look again */
     rondo_call look;   /* draining a queue that others may take from, too */
     unsigned back_off_ms;
+    uint64_t last_moment_ms; /* until when handshakes are waited for */
+    bool defers;             /* accepting, until the client has talked: rondo_protocol.defer_accept */
     bool short_of_resources; /* said so in the log */
     bool looked, drained;
 };

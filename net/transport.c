@@ -115,6 +115,7 @@ rondo_transport *transport_open(struct service *service, const struct transport_
     t->first_state.protocol = protocol;
     t->fd = start->fd;
     t->is_unix = start->family == AF_UNIX;
+    t->receive.more_to_read = start->has_bytes;
     t->high_water_bytes = HIGH_WATER_BYTES;
     t->low_water_bytes = LOW_WATER_BYTES;
     t->active_ms = rondo_time_ms(t->loop);

@@ -98,9 +98,10 @@ struct transport_start {
     struct transport_owner *owner; /* or NULL */
     const rondo_protocol *protocol;
     int fd;
-    int family;    /* AF_UNIX, AF_INET, AF_INET6 */
-    bool later;    /* connection_made comes from the loop, not from inside this call */
-    bool keeps_fd; /* without memory for a transport the descriptor stays the caller's */
+    int family;     /* AF_UNIX, AF_INET, AF_INET6 */
+    bool later;     /* connection_made comes from the loop, not from inside this call */
+    bool has_bytes; /* most likely: it was accepted when they came */
+    bool keeps_fd;  /* without memory for a transport the descriptor stays the caller's */
 };
 
 /* Begin a connection, one that service_admit has counted unless a connector owns it: calls connection_made. Its descriptor is the transport's from

@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "net/handshakes.h"
 #include "net/server.h"
 #include "support/pair.h"
 
@@ -22,13 +23,35 @@ static rondo_server *server;
 static struct listener *listener;
 static struct sockaddr_in where;
 
-static void open_listener(void)
+static unsigned made;
+
+static void count_made(rondo_transport *t)
 {
-    const rondo_server_options options = { .url = "tcp://127.0.0.1:0", .protocol = &echo };
+    (void)t;
+    made++;
+}
+
+static const rondo_protocol patient = {
+    .name = "patient", .defer_accept = true, .connection_made = count_made, .data_received = rondo_write
+};
+
+static void open_listener_of(const rondo_protocol *protocol)
+{
+    const rondo_server_options options = { .url = "tcp://127.0.0.1:0", .protocol = protocol };
     world_open(&world, NULL);
     cr_assert_eq(rondo_create_server(&world.loop, &options, &server), 0);
     listener = &server->listeners[0];
     getsockname(listener->fd, (struct sockaddr *)&where, &(socklen_t){ sizeof where });
+}
+
+static void open_listener(void)
+{
+    open_listener_of(&echo);
+}
+
+static void open_patient_listener(void)
+{
+    open_listener_of(&patient);
 }
 
 static void turn_until_empty(void)
@@ -40,7 +63,8 @@ static void turn_until_empty(void)
 static void close_world(void)
 {
     world.service.draining = true;
-    server_drain(server);
+    if (server != NULL)
+        server_drain(server);
     for (struct rondo_link *link = world.service.transports.next; link != &world.service.transports;
          link = link->next)
         transport_cancel(rondo_container_of(link, rondo_transport, in_service));
@@ -204,4 +228,77 @@ Test(listener, a_listener_that_drains_can_be_closed, .init = open_listener)
     cr_assert(eq(int, listener->state, LISTENER_CLOSING));
     turn_until_empty();
     world_close(&world);
+}
+
+/* ---- deferred accept ------------------------------------------------------------------------------------- */
+
+Test(listener, defers_accepting_until_the_client_talks, .init = open_patient_listener, .fini = close_world)
+{
+    int talks = connect_client(), silent = connect_client();
+    turn();
+    cr_assert(eq(uint, made, 0), "both have connected, and nobody has said a word");
+    cr_assert(handshakes_are_under_way(listener->fd));
+    is_served(talks);
+    cr_assert(eq(uint, made, 1));
+
+    while (made < 2) /* after a second: a silent client is a client, too */
+        cr_assert_eq(loop_turn(&world.loop, 100 * 1000 * 1000), 0);
+    is_served(silent);
+    cr_assert(not(handshakes_are_under_way(listener->fd)));
+    close(talks);
+    close(silent);
+}
+
+Test(listener, a_client_that_ends_without_a_word_is_made_and_lost, .init = open_patient_listener,
+     .fini = close_world)
+{
+    char byte;
+    int fd = connect_client();
+    shutdown(fd, SHUT_WR);
+    cr_assert(eq(int, (int)receive(fd, &byte, 1), 0));
+    cr_assert(eq(uint, made, 1));
+    close(fd);
+}
+
+Test(listener, drains_at_once_when_no_handshake_is_under_way, .init = open_patient_listener,
+     .fini = close_world)
+{
+    turn();
+    server_drain(server);
+    server = NULL; /* it frees itself when it has ended */
+    turn();
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    cr_assert_eq(connect(fd, (struct sockaddr *)&where, sizeof where), -1, "nobody listens any more");
+    cr_assert(eq(int, errno, ECONNREFUSED));
+    close(fd);
+}
+
+Test(listener, draining_waits_for_the_first_word_of_who_has_connected, .init = open_patient_listener,
+     .fini = close_world)
+{
+    char byte;
+    int talks = connect_client(), silent = connect_client();
+    turn();
+    world.service.draining = true;
+    server_drain(server);
+    turn();
+    cr_assert(eq(int, listener->state, LISTENER_DRAINING));
+    is_served(talks);
+    cr_assert(eq(int, (int)receive(silent, &byte, 1), 0), "is told that the server ends");
+    server = NULL; /* it has ended */
+    cr_assert(eq(uint, made, 2));
+    close(talks);
+    close(silent);
+}
+
+Test(listener, other_servers_handshakes_are_not_ones_own, .init = open_patient_listener, .fini = close_world)
+{
+    struct sockaddr_in elsewhere = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    int other = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    cr_assert_eq(bind(other, (struct sockaddr *)&elsewhere, sizeof elsewhere), 0);
+    int fd = connect_client();
+    cr_assert(handshakes_are_under_way(listener->fd));
+    cr_assert(not(handshakes_are_under_way(other)));
+    close(other);
+    close(fd);
 }
