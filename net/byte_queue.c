@@ -12,23 +12,48 @@
 /* Where a copy goes into room that is there already, it is cheaper than one slice more in the send. */
 #define LENT_TOO_SMALL_BYTES 256
 
-static void link_last(struct byte_queue *queue, struct segment *segment)
+/* So many connections can write lent bytes in one turn without a call of the allocator; 32 KiB. More go back to the allocator. */
+#define SPARE_SEGMENTS_MAX 1024
+
+/* ---- segments ------------------------------------------------------------------------------------------- */
+
+void segments_init(struct segments *segments, struct buffers *buffers)
 {
-    segment->next = NULL;
-    if (queue->last == NULL)
-        queue->first = segment;
-    else
-        queue->last->next = segment;
-    queue->last = segment;
-    queue->size += segment->bytes.size;
+    *segments = (struct segments){ .buffers = buffers };
 }
 
-static struct segment *new_reference(struct byte_queue *queue, enum segment_kind kind, rondo_bytes bytes)
+void segments_close(struct segments *segments)
 {
-    struct segment *segment = queue->own.kind == SEGMENT_UNUSED ? &queue->own : memory_alloc(sizeof *segment);
+    for (struct segment *spare; (spare = segments->spare) != NULL;) {
+        segments->spare = spare->next;
+        memory_free(spare);
+    }
+    segments->spare_count = 0;
+}
+
+static struct segment *new_reference(struct segments *segments, enum segment_kind kind, rondo_bytes bytes)
+{
+    struct segment *segment = segments->spare;
+    if (segment != NULL) {
+        segments->spare = segment->next;
+        segments->spare_count--;
+    } else {
+        segment = memory_alloc(sizeof *segment);
+    }
     if (segment != NULL)
         *segment = (struct segment){ .bytes = bytes, .kind = kind };
     return segment;
+}
+
+static void free_reference(struct segments *segments, struct segment *segment)
+{
+    if (segments->spare_count == SPARE_SEGMENTS_MAX) {
+        memory_free(segment);
+        return;
+    }
+    segment->next = segments->spare;
+    segments->spare = segment;
+    segments->spare_count++;
 }
 
 /* capacity_min: for what may be put in later. */
@@ -49,16 +74,34 @@ static struct segment *new_copy(rondo_bytes bytes, size_t capacity_min)
     return segment;
 }
 
-static void free_segment(struct byte_queue *queue, struct buffers *buffers, struct segment *segment)
+static void free_segment(struct byte_queue *queue, struct segments *segments, struct segment *segment)
 {
     if (segment->kind == SEGMENT_LENT) {
         queue->lent--;
-        buffers_unref(buffers, segment->bytes.data);
+        buffers_unref(segments->buffers, segment->bytes.data);
     }
-    if (segment == &queue->own)
-        segment->kind = SEGMENT_UNUSED;
-    else
+    if (segment->kind == SEGMENT_COPY)
         memory_free(segment);
+    else
+        free_reference(segments, segment);
+}
+
+/* ---- the queue ------------------------------------------------------------------------------------------ */
+
+static void link_first(struct byte_queue *queue, struct segment *segment)
+{
+    if (queue->last == NULL)
+        queue->last = segment;
+    else
+        segment->next = queue->last->next;
+    queue->last->next = segment;
+    queue->size += segment->bytes.size;
+}
+
+static void link_last(struct byte_queue *queue, struct segment *segment)
+{
+    link_first(queue, segment);
+    queue->last = segment;
 }
 
 static bool fits_last_copy(const struct byte_queue *queue, size_t size)
@@ -92,19 +135,15 @@ bool byte_queue_put_front(struct byte_queue *queue, rondo_bytes bytes)
     struct segment *segment = new_copy(bytes, 0);
     if (segment == NULL)
         return false;
-    segment->next = queue->first;
-    queue->first = segment;
-    if (queue->last == NULL)
-        queue->last = segment;
-    queue->size += bytes.size;
+    link_first(queue, segment);
     return true;
 }
 
-bool byte_queue_put_static(struct byte_queue *queue, rondo_bytes bytes)
+bool byte_queue_put_static(struct byte_queue *queue, struct segments *segments, rondo_bytes bytes)
 {
     if (bytes.size == 0)
         return true;
-    struct segment *segment = new_reference(queue, SEGMENT_STATIC, bytes);
+    struct segment *segment = new_reference(segments, SEGMENT_STATIC, bytes);
     if (segment == NULL)
         return false;
     link_last(queue, segment);
@@ -118,21 +157,21 @@ bool byte_queue_continues(const struct byte_queue *queue, const struct buffers *
            buffers_index(buffers, last->bytes.data) == buffers_index(buffers, bytes.data);
 }
 
-bool byte_queue_put_lent(struct byte_queue *queue, struct buffers *buffers, rondo_bytes bytes)
+bool byte_queue_put_lent(struct byte_queue *queue, struct segments *segments, rondo_bytes bytes)
 {
     if (bytes.size == 0)
         return true;
-    if (byte_queue_continues(queue, buffers, bytes)) {
+    if (byte_queue_continues(queue, segments->buffers, bytes)) {
         queue->last->bytes.size += bytes.size;
         queue->size += bytes.size;
         return true;
     }
     if (bytes.size <= LENT_TOO_SMALL_BYTES && fits_last_copy(queue, bytes.size))
         return byte_queue_put_copy(queue, bytes);
-    struct segment *segment = new_reference(queue, SEGMENT_LENT, bytes);
+    struct segment *segment = new_reference(segments, SEGMENT_LENT, bytes);
     if (segment == NULL)
         return false;
-    buffers_ref(buffers, bytes.data);
+    buffers_ref(segments->buffers, bytes.data);
     queue->lent++;
     link_last(queue, segment);
     return true;
@@ -140,62 +179,68 @@ bool byte_queue_put_lent(struct byte_queue *queue, struct buffers *buffers, rond
 
 rondo_bytes byte_queue_front(const struct byte_queue *queue)
 {
-    return queue->first == NULL ? (rondo_bytes){ 0 } : queue->first->bytes;
+    return queue->last == NULL ? (rondo_bytes){ 0 } : queue->last->next->bytes;
 }
 
 unsigned byte_queue_slices(const struct byte_queue *queue, struct iovec *slices, unsigned max, size_t *size)
 {
     unsigned count = 0;
     *size = 0;
-    for (const struct segment *s = queue->first; s != NULL && count < max; s = s->next) {
+    for (const struct segment *s = queue->last; s != NULL && count < max;) {
+        s = s->next;
         slices[count++] = (struct iovec){ .iov_base = (char *)s->bytes.data, .iov_len = s->bytes.size };
         *size += s->bytes.size;
+        if (s == queue->last)
+            break;
     }
     return count;
 }
 
-void byte_queue_consume(struct byte_queue *queue, struct buffers *buffers, size_t size)
+void byte_queue_consume(struct byte_queue *queue, struct segments *segments, size_t size)
 {
     assert(size <= queue->size);
     queue->size -= size;
     while (size > 0) {
-        struct segment *first = queue->first;
+        struct segment *first = queue->last->next;
         if (size < first->bytes.size) {
             first->bytes.data += size;
             first->bytes.size -= size;
             return;
         }
         size -= first->bytes.size;
-        queue->first = first->next;
-        if (queue->first == NULL)
+        if (first == queue->last)
             queue->last = NULL;
-        free_segment(queue, buffers, first);
+        else
+            queue->last->next = first->next;
+        free_segment(queue, segments, first);
     }
 }
 
-bool byte_queue_copy_lent(struct byte_queue *queue, struct buffers *buffers)
+bool byte_queue_copy_lent(struct byte_queue *queue, struct segments *segments)
 {
-    struct segment **link = &queue->first;
+    struct segment *before = queue->last;
     while (queue->lent > 0) {
-        struct segment *segment = *link;
+        struct segment *segment = before->next;
         if (segment->kind == SEGMENT_LENT) {
             struct segment *copy = new_copy(segment->bytes, 0);
             if (copy == NULL)
                 return false;
-            copy->next = segment->next;
-            *link = copy;
-            if (queue->last == segment)
+            bool is_last = segment == queue->last, is_alone = segment == before;
+            copy->next = is_alone ? copy : segment->next;
+            if (!is_alone)
+                before->next = copy;
+            if (is_last)
                 queue->last = copy;
-            free_segment(queue, buffers, segment);
+            free_segment(queue, segments, segment);
             segment = copy;
         }
-        link = &segment->next;
+        before = segment;
     }
     return true;
 }
 
-void byte_queue_clear(struct byte_queue *queue, struct buffers *buffers)
+void byte_queue_clear(struct byte_queue *queue, struct segments *segments)
 {
-    byte_queue_consume(queue, buffers, queue->size);
+    byte_queue_consume(queue, segments, queue->size);
     assert(queue->lent == 0 && byte_queue_is_empty(queue));
 }

@@ -14,31 +14,43 @@
 
 #include "core/buffers.h"
 
-enum segment_kind { SEGMENT_UNUSED, SEGMENT_LENT, SEGMENT_COPY, SEGMENT_STATIC };
+enum segment_kind { SEGMENT_LENT, SEGMENT_COPY, SEGMENT_STATIC };
 
 struct segment {
-    struct segment *next;
+    struct segment *next; /* behind the last one: the first */
     rondo_bytes bytes;
     enum segment_kind kind;
     unsigned room; /* SEGMENT_COPY: bytes free behind these */
 };
 
-struct byte_queue {
-    struct segment *first, *last;
-    size_t size;        /* bytes in it */
-    unsigned lent;      /* segments that keep a buffer */
-    struct segment own; /* the first of an empty queue: an echo allocates nothing */
+/* What the queues of a shard share: its receive buffers, and segments that nobody uses now. So an echo allocates
+ * nothing, and an idle connection holds no segment. */
+struct segments {
+    struct buffers *buffers;
+    struct segment *spare; /* newest first: it is in the cache */
+    unsigned spare_count;
 };
+
+struct byte_queue {
+    struct segment *last; /* NULL: empty */
+    size_t size;          /* bytes in it */
+    unsigned lent;        /* segments that keep a buffer */
+};
+
+void segments_init(struct segments *segments, struct buffers *buffers);
+
+/* Every queue is empty: free the spare ones. */
+void segments_close(struct segments *segments);
 
 static inline bool byte_queue_is_empty(const struct byte_queue *queue)
 {
-    return queue->first == NULL;
+    return queue->last == NULL;
 }
 
 /* Put bytes at the end; 0 bytes do nothing. False: no memory, and nothing was put in. */
 bool byte_queue_put_copy(struct byte_queue *queue, rondo_bytes bytes);
-bool byte_queue_put_static(struct byte_queue *queue, rondo_bytes bytes);
-bool byte_queue_put_lent(struct byte_queue *queue, struct buffers *buffers, rondo_bytes bytes);
+bool byte_queue_put_static(struct byte_queue *queue, struct segments *segments, rondo_bytes bytes);
+bool byte_queue_put_lent(struct byte_queue *queue, struct segments *segments, rondo_bytes bytes);
 
 /* Put a copy before all that is in it. */
 bool byte_queue_put_front(struct byte_queue *queue, rondo_bytes bytes);
@@ -53,12 +65,12 @@ rondo_bytes byte_queue_front(const struct byte_queue *queue);
 unsigned byte_queue_slices(const struct byte_queue *queue, struct iovec *slices, unsigned max, size_t *size);
 
 /* Take `size` bytes off the front: buffers return, copies are freed. At most what is in it. */
-void byte_queue_consume(struct byte_queue *queue, struct buffers *buffers, size_t size);
+void byte_queue_consume(struct byte_queue *queue, struct segments *segments, size_t size);
 
 /* Copy all that is lent, so that its buffers return. Nothing of the queue may be in the kernel. False: no
  * memory; what was not copied stays lent. */
-bool byte_queue_copy_lent(struct byte_queue *queue, struct buffers *buffers);
+bool byte_queue_copy_lent(struct byte_queue *queue, struct segments *segments);
 
-void byte_queue_clear(struct byte_queue *queue, struct buffers *buffers);
+void byte_queue_clear(struct byte_queue *queue, struct segments *segments);
 
 #endif

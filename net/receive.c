@@ -127,7 +127,7 @@ static size_t deliver(rondo_transport *t, rondo_bytes data)
 static void hold(rondo_transport *t, rondo_bytes data)
 {
     bool keeps = transport_may_keep(t, &t->inbox) && buffers_own(buffers_of(t), data.data);
-    bool held = keeps ? byte_queue_put_lent(&t->inbox, buffers_of(t), data)
+    bool held = keeps ? byte_queue_put_lent(&t->inbox, segments_of(t), data)
                       : byte_queue_put_copy(&t->inbox, data);
     t->loop->traffic.bytes_copied += keeps ? 0 : data.size;
     if (!held) {
@@ -175,7 +175,7 @@ static void deliver_eof(rondo_transport *t)
 static void deliver_what_waits(rondo_transport *t)
 {
     while (transport_may_deliver(t) && !byte_queue_is_empty(&t->inbox))
-        byte_queue_consume(&t->inbox, buffers_of(t), deliver(t, byte_queue_front(&t->inbox)));
+        byte_queue_consume(&t->inbox, segments_of(t), deliver(t, byte_queue_front(&t->inbox)));
     if (transport_may_deliver(t) && t->direct_waits > 0)
         deliver_direct(t);
     if (transport_may_deliver(t) && message_waits(t->message))

@@ -41,7 +41,7 @@ static void drop_write(rondo_transport *t)
 
 static void let_go_of_lent(rondo_transport *t)
 {
-    if (byte_queue_copy_lent(&t->output, buffers_of(t)))
+    if (byte_queue_copy_lent(&t->output, segments_of(t)))
         return;
     rondo_log(RONDO_LOG_ERROR, "%s: no memory for bytes its peer doesn't read: connection ended",
               transport_name(t));
@@ -59,7 +59,7 @@ void send_ended_in_part(rondo_transport *t, bool in_part)
 static void output_sent(rondo_transport *t, size_t sent, size_t asked)
 {
     size_t queued = sent < t->output.size ? sent : t->output.size;
-    byte_queue_consume(&t->output, buffers_of(t), queued);
+    byte_queue_consume(&t->output, segments_of(t), queued);
     items_move_up(t, queued);
     send_ended_in_part(t, sent < asked);
 }
@@ -150,14 +150,14 @@ static bool put(rondo_transport *t, rondo_bytes data)
     struct buffers *buffers = buffers_of(t);
     if (!t->send_waits && buffers_own(buffers, data.data) &&
         (byte_queue_continues(&t->output, buffers, data) || transport_may_keep(t, &t->output)))
-        return byte_queue_put_lent(&t->output, buffers, data);
+        return byte_queue_put_lent(&t->output, segments_of(t), data);
     t->loop->traffic.bytes_copied += data.size;
     return byte_queue_put_copy(&t->output, data);
 }
 
 static bool put_static(rondo_transport *t, rondo_bytes data)
 {
-    return byte_queue_put_static(&t->output, data);
+    return byte_queue_put_static(&t->output, segments_of(t), data);
 }
 
 static void queued(rondo_transport *t, bool has_memory)

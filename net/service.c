@@ -8,11 +8,6 @@
 #include "net/server.h"
 #include "net/transport.h"
 
-struct service *service_of(const rondo_loop *loop)
-{
-    return loop->upstairs;
-}
-
 void *rondo_shard_of(rondo_loop *loop)
 {
     return service_of(loop)->shard_state;
@@ -71,10 +66,18 @@ void service_init(struct service *service, rondo_loop *loop, struct service_sett
 {
     service->loop = loop;
     service->settings = settings;
+    segments_init(&service->segments, &loop->engine->buffers);
     list_init(&service->transports);
     list_init(&service->servers);
     list_init(&service->stoppables);
     loop->upstairs = service;
+}
+
+void service_close(struct service *service)
+{
+    assert(list_is_empty(&service->transports) && list_is_empty(&service->servers));
+    service->loop->upstairs = NULL;
+    segments_close(&service->segments);
 }
 
 static int open_servers(struct service *service)
@@ -160,10 +163,9 @@ static void stop(rondo_loop *loop)
     struct service *service = service_of(loop);
     if (service == NULL)
         return; /* it could not be made */
-    assert(list_is_empty(&service->transports) && list_is_empty(&service->servers));
     if (service->was_started && service->settings->app->shard_stop != NULL)
         service->settings->app->shard_stop(loop);
-    loop->upstairs = NULL;
+    service_close(service);
     memory_free(service->app_servers);
     memory_free(service->shard_state);
     memory_free(service);

@@ -11,6 +11,7 @@
 
 #include "core/loop.h"
 #include "core/shard.h"
+#include "net/byte_queue.h"
 
 /* The same for all shards; only `connections` changes while they run. */
 struct service_settings {
@@ -33,6 +34,7 @@ struct stoppable {
 struct service {
     rondo_loop *loop;
     struct service_settings *settings;
+    struct segments segments; /* of its transports' queues */
     struct rondo_link transports;
     struct rondo_link stoppables;
     struct rondo_link servers;
@@ -45,8 +47,14 @@ struct service {
 /* Nothing served yet. */
 void service_init(struct service *service, rondo_loop *loop, struct service_settings *settings);
 
+/* Nothing is served any more. */
+void service_close(struct service *service);
+
 /* The service of a shard. */
-struct service *service_of(const rondo_loop *loop);
+static inline struct service *service_of(const rondo_loop *loop)
+{
+    return loop->upstairs;
+}
 
 /* Is there room for one more connection? Then it is counted. */
 bool service_admit(struct service *service);

@@ -153,7 +153,7 @@ static void settle(rondo_call *call)
         receive_settle(t);
         return;
     case FLUSHING:
-        byte_queue_clear(&t->inbox, &t->loop->engine->buffers); /* nobody will take it */
+        byte_queue_clear(&t->inbox, segments_of(t)); /* nobody will take it */
         send_settle(t);
         if (t->state == FLUSHING && !transport_output_is_sent(t)) {
             receive_discard(t);
@@ -205,8 +205,8 @@ static void lose(rondo_transport *t)
     items_clear(t);
     message_free(t->message);
     t->message = NULL;
-    byte_queue_clear(&t->output, &t->loop->engine->buffers);
-    byte_queue_clear(&t->inbox, &t->loop->engine->buffers);
+    byte_queue_clear(&t->output, segments_of(t));
+    byte_queue_clear(&t->inbox, segments_of(t));
     rondo_timer_cancel(&t->timer);
     t->loop->traffic.connections_open--;
     t->loop->traffic.connections_lost++;

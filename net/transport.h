@@ -145,6 +145,11 @@ static inline const char *transport_name(const rondo_transport *t)
     return t->protocol->name != NULL ? t->protocol->name : "a protocol without a name";
 }
 
+static inline struct segments *segments_of(const rondo_transport *t)
+{
+    return &service_of(t->loop)->segments;
+}
+
 /* The protocol's part is over; what is left belongs to the transport alone. */
 static inline bool transport_is_ending(const rondo_transport *t)
 {

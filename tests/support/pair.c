@@ -166,6 +166,7 @@ void world_close(struct world *world)
     cr_assert_eq(world->loop.engine->buffers.lent, 0, "all buffers have returned");
     cr_assert_eq(world->loop.traffic.connections_open, 0);
     cr_assert_eq(world->loop.traffic.connections_lost, world->loop.traffic.connections_accepted);
+    service_close(&world->service);
     loop_close(&world->loop);
     loop_free(&world->loop);
 }
