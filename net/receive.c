@@ -14,6 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "net/flow.h"
 #include "net/message.h"
 #include "net/transport.h"
 
@@ -22,11 +23,6 @@
 typedef void done_function(struct op *op, const struct completion *completion);
 
 static done_function receive_done, direct_done, message_done;
-
-static struct buffers *buffers_of(rondo_transport *t)
-{
-    return &t->loop->engine->buffers;
-}
 
 static rondo_transport *transport_of(struct op *op)
 {
@@ -46,12 +42,12 @@ bool receive_is_direct(const rondo_transport *t)
 
 size_t receive_waiting_bytes(const rondo_transport *t)
 {
-    return t->inbox.size + t->direct_waits + (t->message != NULL ? t->message->bytes.size : 0);
+    return flow_waiting_bytes(t) + (t->message != NULL ? t->message->bytes.size : 0);
 }
 
 static bool something_waits(const rondo_transport *t)
 {
-    return !byte_queue_is_empty(&t->inbox) || t->direct_waits > 0 || message_waits(t->message);
+    return flow_waiting_bytes(t) > 0 || message_waits(t->message);
 }
 
 /* ---- delivering ----------------------------------------------------------------------------------------- */
@@ -68,17 +64,18 @@ static void count_drained(rondo_transport *t, size_t size)
 
 void transport_unread(rondo_transport *t, rondo_bytes rest)
 {
-    t->unread = rest.size;
+    service_of(t->loop)->unread = rest.size;
 }
 
 /* Returns how many bytes data_received took: all, unless a receiver handed back the rest. */
 static size_t give(rondo_transport *t, rondo_bytes data)
 {
-    t->unread = 0;
+    struct service *service = service_of(t->loop);
+    service->unread = 0;
     if (t->protocol->data_received != NULL)
         t->protocol->data_received(t, data);
-    size_t taken = data.size - t->unread;
-    t->unread = 0;
+    size_t taken = data.size - service->unread;
+    service->unread = 0;
     return taken;
 }
 
@@ -124,24 +121,21 @@ static size_t deliver(rondo_transport *t, rondo_bytes data)
     return taken;
 }
 
-static void hold(rondo_transport *t, rondo_bytes data)
+static void no_memory_to_hold(rondo_transport *t)
 {
-    bool keeps = transport_may_keep(t, &t->inbox) && buffers_own(buffers_of(t), data.data);
-    bool held = keeps ? byte_queue_put_lent(&t->inbox, segments_of(t), data)
-                      : byte_queue_put_copy(&t->inbox, data);
-    t->loop->traffic.bytes_copied += keeps ? 0 : data.size;
-    if (!held) {
-        rondo_log(RONDO_LOG_ERROR,
-                  "%s: no memory for bytes received while reading is paused: connection ended",
-                  transport_name(t));
-        transport_fail(t, -ENOMEM);
-    }
+    rondo_log(RONDO_LOG_ERROR, "%s: no memory for bytes received while reading is paused: connection ended",
+              transport_name(t));
+    transport_fail(t, -ENOMEM);
 }
 
-static void deliver_direct(rondo_transport *t)
+static void hold(rondo_transport *t, rondo_bytes data)
 {
-    size_t size = t->direct_waits;
-    t->direct_waits = 0;
+    if (!flow_hold(t, data))
+        no_memory_to_hold(t);
+}
+
+static void deliver_direct(rondo_transport *t, size_t size)
+{
     t->protocol->buffer_updated(t, size);
     count_drained(t, size);
 }
@@ -172,18 +166,27 @@ static void deliver_eof(rondo_transport *t)
     transport_mark(t);
 }
 
+static void deliver_held(rondo_transport *t, struct flow *flow)
+{
+    while (transport_may_deliver(t) && !byte_queue_is_empty(&flow->inbox))
+        byte_queue_consume(&flow->inbox, segments_of(t), deliver(t, byte_queue_front(&flow->inbox)));
+    if (transport_may_deliver(t) && flow->direct_waits > 0) {
+        size_t size = flow->direct_waits;
+        flow->direct_waits = 0;
+        deliver_direct(t, size);
+    }
+}
+
 static void deliver_what_waits(rondo_transport *t)
 {
-    while (transport_may_deliver(t) && !byte_queue_is_empty(&t->inbox))
-        byte_queue_consume(&t->inbox, segments_of(t), deliver(t, byte_queue_front(&t->inbox)));
-    if (transport_may_deliver(t) && t->direct_waits > 0)
-        deliver_direct(t);
+    if (t->flow != NULL)
+        deliver_held(t, t->flow);
     if (transport_may_deliver(t) && message_waits(t->message))
         deliver_message(t);
     if (!transport_may_deliver(t) || something_waits(t))
         return;
-    if (t->receive_error < 0)
-        transport_fail(t, t->receive_error);
+    if (t->error_waits)
+        transport_fail(t, t->error);
     else if (t->eof_waits)
         deliver_eof(t);
 }
@@ -218,7 +221,8 @@ static void receive_ended(rondo_transport *t, int result)
     switch (t->state) {
     case OPEN:
         t->eof_waits = result == 0;
-        t->receive_error = result;
+        t->error_waits = result < 0;
+        t->error = result;
         deliver_what_waits(t);
         return;
     case LINGERING:
@@ -284,9 +288,17 @@ static void direct_arm(rondo_transport *t)
     rondo_buffer memory = ask_for_memory(t, 0);
     if (memory.size == 0)
         return;
-    t->direct = memory;
+    t->direct = memory.data;
     t->receive.done = direct_done;
     engine_receive_into(t->loop->engine, &t->receive, t->fd, memory);
+}
+
+static void received_directly(rondo_transport *t, size_t size)
+{
+    if (!something_waits(t) && transport_may_deliver(t))
+        deliver_direct(t, size);
+    else if (!flow_hold_direct(t, size))
+        no_memory_to_hold(t);
 }
 
 static void direct_done(struct op *op, const struct completion *completion)
@@ -296,11 +308,10 @@ static void direct_done(struct op *op, const struct completion *completion)
     t->direct_replaced = false;
     transport_mark(t);
     if (completion->result > 0 && replaced) {
-        received(t, (rondo_bytes){ t->direct.data, (size_t)completion->result });
+        received(t, (rondo_bytes){ t->direct, (size_t)completion->result });
     } else if (completion->result > 0 && t->state == OPEN) {
         heard(t, (size_t)completion->result);
-        t->direct_waits = (size_t)completion->result;
-        deliver_what_waits(t);
+        received_directly(t, (size_t)completion->result);
     } else if (completion->result <= 0 && !is_passing(completion->result)) {
         receive_ended(t, completion->result);
     }
@@ -308,10 +319,11 @@ static void direct_done(struct op *op, const struct completion *completion)
 
 bool receive_hand_over(rondo_transport *t, rondo_bytes unused)
 {
-    rondo_bytes waits = { t->direct.data, t->direct_waits }; /* then there is nothing in the inbox */
-    if (!byte_queue_put_front(&t->inbox, waits.size > 0 ? waits : unused))
+    size_t size = t->flow == NULL ? 0 : t->flow->direct_waits; /* then there is nothing in the inbox */
+    if (!flow_hold_first(t, size > 0 ? (rondo_bytes){ t->direct, size } : unused))
         return false;
-    t->direct_waits = 0;
+    if (t->flow != NULL)
+        t->flow->direct_waits = 0;
     t->direct_replaced = t->receive.in_kernel && t->receive.done == direct_done;
     return true;
 }
@@ -367,6 +379,8 @@ static struct way way_of(const rondo_transport *t)
 void receive_settle(rondo_transport *t)
 {
     deliver_what_waits(t);
+    if (t->flow != NULL)
+        flow_let_go(t);
     struct way way = way_of(t);
     if (!t->receive.in_kernel) {
         if (transport_may_deliver(t) && !t->eof_seen)

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "net/flow.h"
 #include "net/items.h"
 
 static void send_done(struct op *op, const struct completion *completion);
@@ -95,9 +96,10 @@ static size_t send_at_once(rondo_transport *t, rondo_bytes more)
  * call does. */
 static void check_high_water(rondo_transport *t)
 {
-    if (!t->over_high_water && t->output.size > t->high_water_bytes && t->protocol->pause_writing != NULL)
+    if (!t->over_high_water && t->output.size > flow_high_water_bytes(t) &&
+        t->protocol->pause_writing != NULL)
         send_at_once(t, (rondo_bytes){ 0 });
-    if (t->over_high_water || t->output.size <= t->high_water_bytes || transport_is_ending(t))
+    if (t->over_high_water || t->output.size <= flow_high_water_bytes(t) || transport_is_ending(t))
         return;
     t->over_high_water = true;
     if (t->protocol->pause_writing != NULL)
@@ -106,7 +108,7 @@ static void check_high_water(rondo_transport *t)
 
 static void check_low_water(rondo_transport *t)
 {
-    if (!t->over_high_water || t->output.size > t->low_water_bytes)
+    if (!t->over_high_water || t->output.size > flow_low_water_bytes(t))
         return;
     t->over_high_water = false;
     if (t->protocol->pause_writing != NULL && t->protocol->resume_writing != NULL)
@@ -124,8 +126,8 @@ int rondo_set_write_buffer_limits(rondo_transport *t, size_t high_bytes, size_t 
         low_bytes = high_bytes / 4;
     if (low_bytes > high_bytes)
         return -EINVAL;
-    t->high_water_bytes = high_bytes;
-    t->low_water_bytes = low_bytes;
+    if (!flow_set_limits(t, high_bytes, low_bytes))
+        return -ENOMEM;
     transport_mark(t); /* resume_writing comes from the loop */
     if (!transport_is_ending(t))
         check_high_water(t);
@@ -134,8 +136,8 @@ int rondo_set_write_buffer_limits(rondo_transport *t, size_t high_bytes, size_t 
 
 void rondo_get_write_buffer_limits(const rondo_transport *t, size_t *low_bytes, size_t *high_bytes)
 {
-    *low_bytes = t->low_water_bytes;
-    *high_bytes = t->high_water_bytes;
+    *low_bytes = flow_low_water_bytes(t);
+    *high_bytes = flow_high_water_bytes(t);
 }
 
 size_t rondo_get_write_buffer_size(const rondo_transport *t)
@@ -179,7 +181,7 @@ static void write_bytes(rondo_transport *t, rondo_bytes data, bool (*put)(rondo_
         drop_write(t);
         return;
     }
-    if (t->output.size + data.size > t->high_water_bytes && !t->over_high_water &&
+    if (t->output.size + data.size > flow_high_water_bytes(t) && !t->over_high_water &&
         (t->protocol->pause_writing != NULL || !buffers_own(buffers_of(t), data.data))) {
         size_t sent = send_at_once(t, data);
         data = (rondo_bytes){ data.data + sent, data.size - sent };
@@ -241,8 +243,7 @@ size_t send_ended(rondo_transport *t, int result)
 {
     transport_mark(t);
     if (result < 0 && result != -EAGAIN && result != -EINTR && result != -ECANCELED)
-        transport_fail(t, t->receive_error < 0 ? t->receive_error
-                                               : result); /* what broke it says more than EPIPE */
+        transport_fail(t, t->error_waits ? t->error : result); /* what broke it says more than EPIPE */
     if (result <= 0)
         return 0;
     t->active_ms = rondo_time_ms(t->loop);

@@ -42,6 +42,7 @@ struct service {
     bool draining, aborting;
     bool was_started; /* the app's shard_start has succeeded */
     void *shard_state;
+    size_t unread; /* bytes that data_received hands back, while it is called */
 };
 
 /* Nothing served yet. */

@@ -37,6 +37,7 @@
 #include <sys/socket.h>
 
 #include "core/memory.h"
+#include "net/flow.h"
 #include "net/items.h"
 #include "net/message.h"
 
@@ -60,7 +61,7 @@ static void timer_expired(rondo_timer *timer);
 /* Until it is to be looked after: its idle time, and an end that nobody told. */
 static void set_timer(rondo_transport *t)
 {
-    uint64_t timeout_ms = t->service->settings->idle_timeout_ms;
+    uint64_t timeout_ms = service_of(t->loop)->settings->idle_timeout_ms;
     uint64_t idle_ms = rondo_time_ms(t->loop) - t->active_ms;
     uint64_t due_ms = timeout_ms > 0 ? timeout_ms : UINT64_MAX;
     if (t->end_unsure && due_ms > UNSURE_MS)
@@ -89,7 +90,7 @@ static void make(rondo_transport *t)
     t->made = true;
     if (t->protocol->connection_made != NULL)
         t->protocol->connection_made(t);
-    if (t->service->draining)
+    if (service_of(t->loop)->draining)
         transport_drain(t);
 }
 
@@ -107,7 +108,6 @@ rondo_transport *transport_open(struct service *service, const struct transport_
         return NULL;
     }
     t->loop = service->loop;
-    t->service = service;
     t->owner = start->owner;
     t->protocol = protocol;
     t->self = &t->first_state;
@@ -116,8 +116,6 @@ rondo_transport *transport_open(struct service *service, const struct transport_
     t->fd = start->fd;
     t->is_unix = start->family == AF_UNIX;
     t->receive.more_to_read = start->has_bytes;
-    t->high_water_bytes = HIGH_WATER_BYTES;
-    t->low_water_bytes = LOW_WATER_BYTES;
     t->active_ms = rondo_time_ms(t->loop);
     list_push(&service->transports, &t->in_service);
     if (t->owner != NULL)
@@ -139,6 +137,14 @@ void transport_mark(rondo_transport *t)
     loop_flush(t->loop, &t->settle, settle);
 }
 
+/* Nobody was left to be told of it. */
+static void drop_error(rondo_transport *t)
+{
+    if (t->error_waits)
+        t->error = 0;
+    t->error_waits = false;
+}
+
 /* The only place where a transport moves on. */
 static void settle(rondo_call *call)
 {
@@ -153,13 +159,14 @@ static void settle(rondo_call *call)
         receive_settle(t);
         return;
     case FLUSHING:
-        byte_queue_clear(&t->inbox, segments_of(t)); /* nobody will take it */
+        flow_drop_waiting(t); /* nobody will take it */
         send_settle(t);
         if (t->state == FLUSHING && !transport_output_is_sent(t)) {
             receive_discard(t);
             return;
         }
         t->state = JOINING;
+        drop_error(t);
         join(t);
         return;
     case JOINING:
@@ -206,16 +213,17 @@ static void lose(rondo_transport *t)
     message_free(t->message);
     t->message = NULL;
     byte_queue_clear(&t->output, segments_of(t));
-    byte_queue_clear(&t->inbox, segments_of(t));
+    flow_drop_waiting(t);
     rondo_timer_cancel(&t->timer);
     t->loop->traffic.connections_open--;
     t->loop->traffic.connections_lost++;
     if (counts(t->owner))
-        service_forget(t->service);
+        service_forget(service_of(t->loop));
     if (t->error < 0)
         rondo_log(RONDO_LOG_DEBUG, "%s: connection lost: %s", transport_name(t), strerror(-t->error));
     if (t->protocol->connection_lost != NULL)
         t->protocol->connection_lost(t, t->error);
+    flow_free(t);
     free_replaced_states(t);
     release(t->self);
     struct transport_owner *owner = t->owner;
@@ -278,7 +286,7 @@ static void close_done(struct op *op, const struct completion *completion)
 static void free_transport(rondo_transport *t)
 {
     assert(t->state == CLOSING && !t->receive.in_kernel && !t->send.in_kernel);
-    assert(byte_queue_is_empty(&t->output) && byte_queue_is_empty(&t->inbox));
+    assert(byte_queue_is_empty(&t->output) && t->flow == NULL);
     assert(t->items == NULL && t->message == NULL && t->replaced == NULL);
     assert(!rondo_timer_is_running(&t->timer));
     rondo_call_cancel(&t->settle);
@@ -350,6 +358,7 @@ void transport_fail(rondo_transport *t, int error)
         return;
     t->state = JOINING;
     t->error = error;
+    t->error_waits = false;
     if (error < 0 && !transport_output_is_sent(t))
         t->reset = true; /* an EOF in order would tell the peer that it has got all */
     transport_mark(t);
@@ -386,7 +395,7 @@ void transport_drain(rondo_transport *t)
 
 static void look_after(rondo_transport *t)
 {
-    uint64_t timeout_ms = t->service->settings->idle_timeout_ms;
+    uint64_t timeout_ms = service_of(t->loop)->settings->idle_timeout_ms;
     uint64_t idle_ms = rondo_time_ms(t->loop) - t->active_ms;
     if (timeout_ms > 0 && idle_ms >= timeout_ms) {
         t->reset = !transport_output_is_sent(t); /* what it doesn't read can't be delivered in order */
@@ -467,5 +476,5 @@ rondo_loop *rondo_get_loop(rondo_transport *t)
 
 void *rondo_shard(rondo_transport *t)
 {
-    return t->service->shard_state;
+    return service_of(t->loop)->shard_state;
 }

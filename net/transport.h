@@ -12,9 +12,6 @@
 #include "net/byte_queue.h"
 #include "net/service.h"
 
-#define HIGH_WATER_BYTES (64 * 1024) /* asyncio's defaults */
-#define LOW_WATER_BYTES  (16 * 1024)
-
 /* The protocol's state of a connection. */
 struct protocol_state {
     rondo_transport *t; /* the way back, for rondo_transport_of */
@@ -32,12 +29,10 @@ enum transport_state { OPEN, HALF_CLOSED, FLUSHING, JOINING, LINGERING, CLOSING 
 
 struct rondo_transport {
     rondo_loop *loop;
-    struct service *service;
     struct transport_owner *owner;
     const rondo_protocol *protocol;
     int fd;
-    int error;         /* for connection_lost */
-    int receive_error; /* the connection broke behind bytes that wait: reading is paused */
+    int error; /* for connection_lost */
 
     enum transport_state state : 8;
     bool made : 1;            /* connection_made has been called */
@@ -47,6 +42,7 @@ struct rondo_transport {
     bool over_high_water : 1; /* output has been above the high-water mark, and not yet down to the low one */
     bool eof_seen : 1;        /* the peer sends no more */
     bool eof_waits : 1;       /* eof_received is owed: reading is paused */
+    bool error_waits : 1;     /* the connection broke behind bytes that wait: reading is paused */
     bool write_eof : 1;       /* half-close when the output is sent */
     bool write_shut : 1;      /* done so */
     bool send_waits : 1;      /* the peer reads slowly: the next send waits for room */
@@ -63,13 +59,10 @@ struct rondo_transport {
     size_t send_size; /* bytes asked of the send in the kernel */
     struct byte_queue output;
     struct item *items; /* files and descriptors between the output's bytes */
-    size_t high_water_bytes, low_water_bytes;
 
-    struct byte_queue inbox; /* received, but not delivered: reading is paused */
-    rondo_buffer direct;     /* get_buffer's memory, from arming until it is delivered */
-    size_t direct_waits;     /* bytes in it not delivered: reading is paused */
+    struct flow *flow;       /* NULL: flow control is as always, and nothing waits */
+    void *direct;            /* get_buffer's memory, from arming until it is delivered */
     struct message *message; /* bytes with descriptors, for a protocol that takes these */
-    size_t unread;           /* bytes that data_received handed back */
 
     union {
         size_t drain_bytes;

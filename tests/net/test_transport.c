@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "net/flow.h"
 #include "support/pair.h"
 
 TestSuite(transport, .timeout = 30);
@@ -197,13 +198,13 @@ Test(transport, what_comes_between_a_resume_and_the_delivery_waits_behind_what_w
     p.on_data = pauses_at_once;
     cr_assert_eq(send(p.peer, sent, size, MSG_NOSIGNAL), (ssize_t)size);
     pair_turn(&p);
-    cr_assert(not(byte_queue_is_empty(&p.t->inbox)));
+    cr_assert(not(byte_queue_is_empty(&p.t->flow->inbox)));
 
     /* In one turn: another connection's callback resumes this one, then a completion of this one is dispatched. */
     p.on_data = NULL;
     rondo_resume_reading(p.t);
     struct completion completion = { .result = 3, .more = true, .data = RONDO_BYTES("new") };
-    size_t held = p.received_size + p.t->inbox.size;
+    size_t held = p.received_size + p.t->flow->inbox.size;
     p.t->receive.done(&p.t->receive, &completion);
     pair_run_until_received(&p, size + 3);
 

@@ -154,7 +154,7 @@ bool rondo_is_reading(const rondo_transport *t);
  *   low_bytes    at most high_bytes. RONDO_LIMIT_DEFAULT: a quarter of high
  *
  * Takes effect at once: may call pause_writing, and, where asyncio forgets it, resume_writing from the loop.
- * Returns 0, or -EINVAL when low is above high, and nothing has changed (asyncio raises). */
+ * Returns 0; or, and nothing has changed, -EINVAL when low is above high (asyncio raises), -ENOMEM. */
 int rondo_set_write_buffer_limits(rondo_transport *t, size_t high_bytes, size_t low_bytes);
 
 /* The two limits in force.    asyncio: get_write_buffer_limits, in this order, too */
