@@ -196,7 +196,7 @@ static void deliver_what_waits(rondo_transport *t)
 static void heard(rondo_transport *t, size_t size)
 {
     t->heard = true;
-    t->active_ms = rondo_time_ms(t->loop);
+    transport_is_active(t);
     t->loop->traffic.bytes_in += size;
 }
 
@@ -255,7 +255,7 @@ static void receive_arm(rondo_transport *t)
 static void receive_done(struct op *op, const struct completion *completion)
 {
     rondo_transport *t = transport_of(op);
-    if (completion->more && !t->end_unsure)
+    if (completion->more && t->watch != NULL && !t->end_unsure)
         transport_watch_end(t);
     if (completion->result > 0)
         received(t, completion->data);

@@ -246,7 +246,7 @@ size_t send_ended(rondo_transport *t, int result)
         transport_fail(t, t->error_waits ? t->error : result); /* what broke it says more than EPIPE */
     if (result <= 0)
         return 0;
-    t->active_ms = rondo_time_ms(t->loop);
+    transport_is_active(t);
     t->loop->traffic.bytes_out += (size_t)result;
     return (size_t)result;
 }
@@ -281,7 +281,7 @@ static void send_arm(rondo_transport *t)
     t->send.done = send_done;
     enum send_way way = t->send_waits ? SEND_WAITS : nobody_waits(t) ? SEND_QUIETLY : SEND_NOW;
     if (way == SEND_QUIETLY)
-        t->active_ms = rondo_time_ms(t->loop);
+        transport_is_active(t);
     engine_send(t->loop->engine, &t->send, t->fd, slices, count, way);
 }
 
@@ -311,8 +311,9 @@ void send_output_ended(rondo_transport *t, int result)
 static void send_done(struct op *op, const struct completion *completion)
 {
     rondo_transport *t = rondo_container_of(op, rondo_transport, send);
-    uint64_t armed_ms = t->active_ms;
+    struct watch *watch = t->watch;
+    uint64_t armed_ms = watch != NULL ? watch->active_ms : 0;
     send_output_ended(t, completion->result);
-    if (op->quiet)
-        t->active_ms = armed_ms; /* that it succeeded is told later, maybe much later */
+    if (watch != NULL && op->quiet)
+        watch->active_ms = armed_ms; /* that it succeeded is told later, maybe much later */
 }

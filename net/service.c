@@ -36,11 +36,16 @@ void service_forget(struct service *service)
         atomic_fetch_sub_explicit(&service->settings->connections, 1, memory_order_relaxed);
 }
 
-static void for_each_transport(struct service *service, void (*act)(rondo_transport *t))
+static void act_on_each(struct rondo_link *transports, void (*act)(rondo_transport *t))
 {
-    /* No transport is freed by these: that takes a completion. */
-    for (struct rondo_link *link = service->transports.next; link != &service->transports; link = link->next)
+    for (struct rondo_link *link = transports->next; link != transports; link = link->next)
         act(rondo_container_of(link, rondo_transport, in_service));
+}
+
+void service_for_each_transport(struct service *service, void (*act)(rondo_transport *t))
+{
+    act_on_each(&service->transports, act);
+    act_on_each(&service->lingering, act);
 }
 
 /* The service is draining, so that what their users do now adds none. */
@@ -68,6 +73,7 @@ void service_init(struct service *service, rondo_loop *loop, struct service_sett
     service->settings = settings;
     segments_init(&service->segments, &loop->engine->buffers);
     list_init(&service->transports);
+    list_init(&service->lingering);
     list_init(&service->servers);
     list_init(&service->stoppables);
     loop->upstairs = service;
@@ -75,7 +81,8 @@ void service_init(struct service *service, rondo_loop *loop, struct service_sett
 
 void service_close(struct service *service)
 {
-    assert(list_is_empty(&service->transports) && list_is_empty(&service->servers));
+    assert(list_is_empty(&service->transports) && list_is_empty(&service->lingering));
+    assert(list_is_empty(&service->servers) && !rondo_timer_is_running(&service->linger_timer));
     service->loop->upstairs = NULL;
     segments_close(&service->segments);
 }
@@ -143,7 +150,7 @@ static void drain(rondo_loop *loop)
     service->draining = true;
     stop_stoppables(service);
     for_each_server(service, server_drain);
-    for_each_transport(service, transport_drain);
+    service_for_each_transport(service, transport_drain);
 }
 
 static void abort_all(rondo_loop *loop)
@@ -155,7 +162,7 @@ static void abort_all(rondo_loop *loop)
                   loop->index, (unsigned long long)loop->traffic.connections_open);
     }
     for_each_server(service, rondo_server_close);
-    for_each_transport(service, transport_cancel);
+    service_for_each_transport(service, transport_cancel);
 }
 
 static void stop(rondo_loop *loop)

@@ -34,8 +34,10 @@ struct stoppable {
 struct service {
     rondo_loop *loop;
     struct service_settings *settings;
-    struct segments segments; /* of its transports' queues */
-    struct rondo_link transports;
+    struct segments segments;     /* of its transports' queues */
+    struct rondo_link transports; /* but those that linger, or did */
+    struct rondo_link lingering;  /* the longest first */
+    rondo_timer linger_timer;
     struct rondo_link stoppables;
     struct rondo_link servers;
     rondo_server **app_servers; /* those of the app; NULL: gone */
@@ -60,6 +62,9 @@ static inline struct service *service_of(const rondo_loop *loop)
 /* Is there room for one more connection? Then it is counted. */
 bool service_admit(struct service *service);
 void service_forget(struct service *service);
+
+/* Close, drain or cancel all of them: what frees none. */
+void service_for_each_transport(struct service *service, void (*act)(rondo_transport *t));
 
 /* For control_run, with the settings as context. */
 extern const struct shard_hooks service_hooks;

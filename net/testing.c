@@ -165,9 +165,7 @@ static void end_connections(rondo_test *test)
     if (!test->draining)
         service_hooks.drain(&test->loop);
     test->draining = true;
-    const struct rondo_link *transports = &service_of(&test->loop)->transports;
-    for (struct rondo_link *link = transports->next; link != transports; link = link->next)
-        transport_cancel(rondo_container_of(link, rondo_transport, in_service)); /* which frees none */
+    service_for_each_transport(service_of(&test->loop), transport_cancel);
     rondo_test_turn(test);
 }
 

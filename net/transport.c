@@ -44,6 +44,7 @@
 #define LINGER_MS   1000
 #define NEWCOMER_MS 250
 #define UNSURE_MS   1000
+#define NS_PER_MS   1000000
 
 static void settle(rondo_call *call);
 static void join(rondo_transport *t);
@@ -55,28 +56,55 @@ static void close_arm(rondo_transport *t);
 static void close_done(struct op *op, const struct completion *completion);
 static void free_transport(rondo_transport *t);
 static void timer_expired(rondo_timer *timer);
+static void look_at_lingering(rondo_timer *timer);
 
 /* ---- opening -------------------------------------------------------------------------------------------- */
 
-/* Until it is to be looked after: its idle time, and an end that nobody told. */
-static void set_timer(rondo_transport *t)
+static bool may_miss_its_end(const rondo_transport *t)
 {
+    return t->is_unix || t->loop->engine->forgets_ends;
+}
+
+static bool watch_make(rondo_transport *t)
+{
+    if (t->watch == NULL)
+        t->watch = memory_new(sizeof *t->watch);
+    if (t->watch == NULL)
+        return false;
+    t->watch->t = t;
+    t->watch->active_ms = rondo_time_ms(t->loop);
+    return true;
+}
+
+/* Until it is to be looked after: its idle time, and an end that nobody told. */
+static void watch_start(struct watch *watch)
+{
+    const rondo_transport *t = watch->t;
     uint64_t timeout_ms = service_of(t->loop)->settings->idle_timeout_ms;
-    uint64_t idle_ms = rondo_time_ms(t->loop) - t->active_ms;
+    uint64_t idle_ms = rondo_time_ms(t->loop) - watch->active_ms;
     uint64_t due_ms = timeout_ms > 0 ? timeout_ms : UINT64_MAX;
     if (t->end_unsure && due_ms > UNSURE_MS)
         due_ms = UNSURE_MS;
     if (due_ms < UINT64_MAX)
-        rondo_call_later(t->loop, &t->timer, due_ms > idle_ms ? due_ms - idle_ms : 0, timer_expired);
+        rondo_call_later(t->loop, &watch->timer, due_ms > idle_ms ? due_ms - idle_ms : 0, timer_expired);
+}
+
+static void watch_end(rondo_transport *t)
+{
+    if (t->watch == NULL)
+        return;
+    rondo_timer_cancel(&t->watch->timer);
+    memory_free(t->watch);
+    t->watch = NULL;
 }
 
 void transport_watch_end(rondo_transport *t)
 {
-    if (t->state != OPEN || t->draining || !(t->is_unix || t->loop->engine->forgets_ends))
+    if (t->state != OPEN || t->draining || !may_miss_its_end(t))
         return;
     t->end_unsure = true;
-    t->active_ms = rondo_time_ms(t->loop);
-    set_timer(t);
+    transport_is_active(t);
+    watch_start(t->watch);
 }
 
 /* --max-connections is about those that come in. */
@@ -94,36 +122,50 @@ static void make(rondo_transport *t)
         transport_drain(t);
 }
 
+/* With all memory that it needs while nothing out of the ordinary happens. */
+static rondo_transport *new_transport(struct service *service, const struct transport_start *start)
+{
+    rondo_transport *t = memory_new(sizeof *t + start->protocol->size);
+    if (t == NULL)
+        return NULL;
+    t->loop = service->loop;
+    t->owner = start->owner;
+    t->protocol = start->protocol;
+    t->self = &t->first_state;
+    t->first_state.t = t;
+    t->first_state.protocol = start->protocol;
+    t->fd = start->fd;
+    t->is_unix = start->family == AF_UNIX;
+    t->receive.more_to_read = start->has_bytes;
+    t->since_ms = (uint32_t)rondo_time_ms(t->loop);
+    bool is_watched = service->settings->idle_timeout_ms > 0 || may_miss_its_end(t);
+    if (is_watched && !watch_make(t)) {
+        memory_free(t);
+        return NULL;
+    }
+    return t;
+}
+
 rondo_transport *transport_open(struct service *service, const struct transport_start *start)
 {
-    const rondo_protocol *protocol = start->protocol;
-    rondo_transport *t = memory_new(sizeof *t + protocol->size);
+    rondo_transport *t = new_transport(service, start);
     if (t == NULL) {
         rondo_log(RONDO_LOG_ERROR, "no memory for a connection of %zu bytes: closed",
-                  sizeof *t + protocol->size);
+                  sizeof *t + start->protocol->size);
         if (counts(start->owner))
             service_forget(service);
         if (!start->keeps_fd)
             service->loop->engine->sockets->close_now(service->loop->engine, start->fd);
         return NULL;
     }
-    t->loop = service->loop;
-    t->owner = start->owner;
-    t->protocol = protocol;
-    t->self = &t->first_state;
-    t->first_state.t = t;
-    t->first_state.protocol = protocol;
-    t->fd = start->fd;
-    t->is_unix = start->family == AF_UNIX;
-    t->receive.more_to_read = start->has_bytes;
-    t->active_ms = rondo_time_ms(t->loop);
     list_push(&service->transports, &t->in_service);
     if (t->owner != NULL)
         t->owner->connections++;
     t->loop->users++;
     t->loop->traffic.connections_accepted++;
     t->loop->traffic.connections_open++;
-    set_timer(t);
+    if (t->watch != NULL)
+        watch_start(t->watch);
     transport_mark(t);
     if (!start->later)
         make(t);
@@ -214,7 +256,7 @@ static void lose(rondo_transport *t)
     t->message = NULL;
     byte_queue_clear(&t->output, segments_of(t));
     flow_drop_waiting(t);
-    rondo_timer_cancel(&t->timer);
+    watch_end(t);
     t->loop->traffic.connections_open--;
     t->loop->traffic.connections_lost++;
     if (counts(t->owner))
@@ -241,11 +283,28 @@ static size_t unacknowledged(const rondo_transport *t)
     return engine->sockets->unacknowledged(engine, t->fd);
 }
 
+/* Rounded up, so that a second is one; and not when the turn began, which may be long ago. */
+static uint32_t exact_time_ms(const rondo_loop *loop)
+{
+    return (uint32_t)((engine_now_ns(loop->engine) + NS_PER_MS - 1) / NS_PER_MS);
+}
+
+/* All linger equally long, so who began first is due first, and one timer does for the shard. */
+static void wait_lingering(rondo_transport *t)
+{
+    struct service *service = service_of(t->loop);
+    t->unacknowledged = unacknowledged(t);
+    t->since_ms = exact_time_ms(t->loop);
+    list_remove(&t->in_service);
+    list_push(&service->lingering, &t->in_service);
+    if (!rondo_timer_is_running(&service->linger_timer))
+        rondo_call_later(t->loop, &service->linger_timer, LINGER_MS, look_at_lingering);
+}
+
 static void linger(rondo_transport *t)
 {
     send_half_close(t);
-    t->unacknowledged = unacknowledged(t);
-    rondo_call_later(t->loop, &t->timer, LINGER_MS, timer_expired);
+    wait_lingering(t);
     receive_discard(t);
 }
 
@@ -254,18 +313,30 @@ static void linger(rondo_transport *t)
 static void check_lingering(rondo_transport *t)
 {
     size_t before = t->unacknowledged;
-    t->unacknowledged = unacknowledged(t);
-    if (t->unacknowledged > 0 && t->unacknowledged < before) {
-        rondo_call_later(t->loop, &t->timer, LINGER_MS, timer_expired);
+    wait_lingering(t);
+    if (t->unacknowledged > 0 && t->unacknowledged < before)
         return;
-    }
     t->state = CLOSING;
     transport_mark(t);
 }
 
+static void look_at_lingering(rondo_timer *timer)
+{
+    struct service *service = rondo_container_of(timer, struct service, linger_timer);
+    uint32_t now_ms = (uint32_t)rondo_time_ms(service->loop);
+    while (!list_is_empty(&service->lingering)) {
+        rondo_transport *t = rondo_container_of(service->lingering.next, rondo_transport, in_service);
+        int32_t age_ms = (int32_t)(now_ms - t->since_ms); /* just looked at: maybe -1 */
+        if (age_ms < LINGER_MS) {
+            rondo_call_later(t->loop, timer, (uint64_t)(LINGER_MS - age_ms), look_at_lingering);
+            return;
+        }
+        check_lingering(t);
+    }
+}
+
 static void close_arm(rondo_transport *t)
 {
-    rondo_timer_cancel(&t->timer);
     engine_cancel(t->loop->engine, &t->receive);
     if (t->receive.in_kernel || t->send.in_kernel)
         return;
@@ -287,10 +358,12 @@ static void free_transport(rondo_transport *t)
 {
     assert(t->state == CLOSING && !t->receive.in_kernel && !t->send.in_kernel);
     assert(byte_queue_is_empty(&t->output) && t->flow == NULL);
-    assert(t->items == NULL && t->message == NULL && t->replaced == NULL);
-    assert(!rondo_timer_is_running(&t->timer));
+    assert(t->items == NULL && t->message == NULL && t->replaced == NULL && t->watch == NULL);
     rondo_call_cancel(&t->settle);
     list_remove(&t->in_service);
+    struct service *service = service_of(t->loop);
+    if (list_is_empty(&service->lingering))
+        rondo_timer_cancel(&service->linger_timer);
     t->loop->users--;
     if (t->self != &t->first_state)
         memory_free(t->self);
@@ -386,17 +459,17 @@ void transport_drain(rondo_transport *t)
     if (t->drain_bytes > 0)
         return;
     /* A connection just made, by a client whose request is still on its way: it gets a moment more. */
-    uint64_t age_ms = rondo_time_ms(t->loop) - t->active_ms;
-    if (t->heard || age_ms >= NEWCOMER_MS)
+    uint32_t age_ms = (uint32_t)rondo_time_ms(t->loop) - t->since_ms;
+    if (t->heard || age_ms >= NEWCOMER_MS || !watch_make(t))
         rondo_close(t);
     else
-        rondo_call_later(t->loop, &t->timer, NEWCOMER_MS - age_ms, timer_expired);
+        rondo_call_later(t->loop, &t->watch->timer, NEWCOMER_MS - age_ms, timer_expired);
 }
 
 static void look_after(rondo_transport *t)
 {
     uint64_t timeout_ms = service_of(t->loop)->settings->idle_timeout_ms;
-    uint64_t idle_ms = rondo_time_ms(t->loop) - t->active_ms;
+    uint64_t idle_ms = rondo_time_ms(t->loop) - t->watch->active_ms;
     if (timeout_ms > 0 && idle_ms >= timeout_ms) {
         t->reset = !transport_output_is_sent(t); /* what it doesn't read can't be delivered in order */
         transport_fail(t, -ETIMEDOUT);
@@ -406,19 +479,16 @@ static void look_after(rondo_transport *t)
         t->end_unsure = false;
         receive_look(t);
     }
-    set_timer(t);
+    watch_start(t->watch);
 }
 
 static void timer_expired(rondo_timer *timer)
 {
-    rondo_transport *t = rondo_container_of(timer, rondo_transport, timer);
-    if (t->state == LINGERING) {
-        check_lingering(t);
-    } else if (t->draining && !t->heard) {
+    rondo_transport *t = rondo_container_of(timer, struct watch, timer)->t;
+    if (t->draining && !t->heard)
         rondo_close(t);
-    } else if (!transport_is_ending(t)) {
+    else if (!transport_is_ending(t))
         look_after(t);
-    }
 }
 
 bool transport_may_keep(const rondo_transport *t, const struct byte_queue *queue)

@@ -25,6 +25,14 @@ struct replaced_state {
     struct protocol_state *self;
 };
 
+/* Who looks after a transport, whatever its socket says: its idle time; an end that isn't told; a drained newcomer's last
+ * moment. */
+struct watch {
+    rondo_timer timer;
+    rondo_transport *t;
+    uint64_t active_ms; /* when a byte last went in or out */
+};
+
 enum transport_state { OPEN, HALF_CLOSED, FLUSHING, JOINING, LINGERING, CLOSING };
 
 struct rondo_transport {
@@ -69,8 +77,8 @@ struct rondo_transport {
         size_t unacknowledged; /* lingering: bytes of the answer, when last looked at */
     };
     rondo_call settle;
-    rondo_timer timer;  /* idle time; an end that wasn't told; a drained newcomer's last moment; lingering */
-    uint64_t active_ms; /* when a byte last went in or out */
+    uint32_t since_ms;   /* when it was made; lingering: when last looked at. It may have wrapped around */
+    struct watch *watch; /* NULL: what happens to it, its socket tells */
     struct rondo_link in_service;
 
     struct replaced_state *replaced;
@@ -117,6 +125,13 @@ void transport_unread(rondo_transport *t, rondo_bytes rest);
 bool transport_may_deliver(const rondo_transport *t);
 
 /* ---- between transport.c, receive.c and send.c ---- */
+
+/* A byte went in or out. */
+static inline void transport_is_active(rondo_transport *t)
+{
+    if (t->watch != NULL)
+        t->watch->active_ms = rondo_time_ms(t->loop);
+}
 
 /* A multishot receive has brought bytes and goes on. When the peer's end follows at once, kernels may forget to tell it
  * (CVE-2026-23473; of Unix sockets also where that is mended, seen on 6.18): so where that may be, the transport looks

@@ -65,9 +65,7 @@ static void close_world(void)
     world.service.draining = true;
     if (server != NULL)
         server_drain(server);
-    for (struct rondo_link *link = world.service.transports.next; link != &world.service.transports;
-         link = link->next)
-        transport_cancel(rondo_container_of(link, rondo_transport, in_service));
+    service_for_each_transport(&world.service, transport_cancel);
     turn_until_empty();
     world_close(&world);
 }

@@ -98,9 +98,7 @@ static void drain(void)
 static void close_world(void)
 {
     drain();
-    for (struct rondo_link *link = world.service.transports.next; link != &world.service.transports;
-         link = link->next)
-        transport_cancel(rondo_container_of(link, rondo_transport, in_service));
+    service_for_each_transport(&world.service, transport_cancel);
     while (world.loop.users > 0)
         cr_assert_eq(loop_turn(&world.loop, ENGINE_FOREVER), 0);
     cr_assert(eq(u64, timers_next_ms(&world.loop.timers), UINT64_MAX), "no timer is left");

@@ -801,17 +801,20 @@ Test(transport, an_idle_connection_ends_in_order)
 
 Test(transport, bytes_in_either_direction_keep_a_connection_from_being_idle)
 {
-    struct pair p;
-    pair_is_given(&p, &recording);
-    p.t->active_ms = 0;
+    struct pair p = { 0 };
+    struct world *world = p.world = malloc(sizeof *world);
+    world_open(world, NULL);
+    world->settings.idle_timeout_ms = 3600 * 1000;
+    pair_open_in(&p, world, &recording);
+    p.t->watch->active_ms = 0;
     peer_send(&p, "in");
     pair_turn(&p);
-    cr_assert_gt(p.t->active_ms, 0);
+    cr_assert_gt(p.t->watch->active_ms, 0);
 
-    p.t->active_ms = 0;
+    p.t->watch->active_ms = 0;
     write_text(&p, "out");
     pair_turn(&p);
-    cr_assert_gt(p.t->active_ms, 0);
+    cr_assert_gt(p.t->watch->active_ms, 0);
     pair_close(&p);
 }
 

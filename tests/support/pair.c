@@ -161,6 +161,7 @@ void world_open(struct world *world, const struct engine_size *size)
 void world_close(struct world *world)
 {
     cr_assert(list_is_empty(&world->service.transports), "all transports are freed");
+    cr_assert(list_is_empty(&world->service.lingering), "those that lingered, too");
     cr_assert(list_is_empty(&world->service.servers), "all servers are freed");
     cr_assert_eq(world->loop.users, 0);
     cr_assert_eq(world->loop.engine->buffers.lent, 0, "all buffers have returned");

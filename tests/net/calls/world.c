@@ -352,11 +352,9 @@ static void end_abruptly(void)
 {
     say("the end, abruptly");
     run.aborting = true;
-    struct service *service = service_of(&run.loop);
     for (unsigned i = 0; i < run.count; i++)
         run.connections[i].shaken = true;
-    for (struct rondo_link *link = service->transports.next; link != &service->transports; link = link->next)
-        transport_cancel(rondo_container_of(link, rondo_transport, in_service));
+    service_for_each_transport(service_of(&run.loop), transport_cancel);
     come_to_rest();
 }
 

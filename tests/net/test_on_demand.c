@@ -1,22 +1,28 @@
-/* What a transport keeps only while it is needed, and that there may be no memory for it. */
+/* What a transport has only while it needs it, and what happens when there is no memory for that. */
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 #include <errno.h>
+#include <limits.h>
 
 #include <rondo/line.h>
 #include <rondo/testing.h>
 
 #include "net/flow.h"
+#include "support/pair.h"
 
-TestSuite(flow, .timeout = 30);
+TestSuite(on_demand, .timeout = 30);
 
 static bool memory_is_out;
+static unsigned allocations_left = UINT_MAX;
 void *__real_memory_new(size_t size);
 void *__wrap_memory_new(size_t size);
 
 void *__wrap_memory_new(size_t size)
 {
-    return memory_is_out ? NULL : __real_memory_new(size);
+    if (memory_is_out || allocations_left == 0)
+        return NULL;
+    allocations_left -= allocations_left < UINT_MAX;
+    return __real_memory_new(size);
 }
 
 static rondo_test *test;
@@ -82,7 +88,7 @@ static const rondo_protocol buffered = {
 
 /* ---- it goes when it is no longer needed --------------------------------------------------------------------- */
 
-Test(flow, is_there_while_bytes_wait_and_no_longer)
+Test(on_demand, flow_is_there_while_bytes_wait_and_no_longer)
 {
     given(&lines.protocol);
     rondo_transport *t = rondo_test_transport(peer);
@@ -98,7 +104,7 @@ Test(flow, is_there_while_bytes_wait_and_no_longer)
     over();
 }
 
-Test(flow, is_there_while_bytes_wait_in_the_protocols_memory_and_no_longer)
+Test(on_demand, flow_is_there_while_bytes_wait_in_the_protocols_memory_and_no_longer)
 {
     given(&buffered);
     rondo_transport *t = rondo_test_transport(peer);
@@ -114,7 +120,7 @@ Test(flow, is_there_while_bytes_wait_in_the_protocols_memory_and_no_longer)
     over();
 }
 
-Test(flow, is_there_while_limits_are_not_the_default_ones)
+Test(on_demand, flow_is_there_while_limits_are_not_the_default_ones)
 {
     size_t low, high;
     given(&buffered);
@@ -136,7 +142,7 @@ Test(flow, is_there_while_limits_are_not_the_default_ones)
 
 /* ---- without memory ------------------------------------------------------------------------------------------ */
 
-Test(flow, limits_without_memory_are_refused_and_nothing_has_changed)
+Test(on_demand, limits_without_memory_are_refused_and_nothing_has_changed)
 {
     size_t low, high;
     given(&buffered);
@@ -152,7 +158,7 @@ Test(flow, limits_without_memory_are_refused_and_nothing_has_changed)
     over();
 }
 
-Test(flow, what_can_not_be_held_ends_the_connection)
+Test(on_demand, what_can_not_be_held_ends_the_connection)
 {
     given(&lines.protocol);
     memory_is_out = true;
@@ -162,7 +168,7 @@ Test(flow, what_can_not_be_held_ends_the_connection)
     over();
 }
 
-Test(flow, nor_can_what_lies_in_the_protocols_memory)
+Test(on_demand, nor_can_what_lies_in_the_protocols_memory)
 {
     given(&buffered);
     rondo_pause_reading(rondo_test_transport(peer));
@@ -175,7 +181,7 @@ Test(flow, nor_can_what_lies_in_the_protocols_memory)
 
 /* ---- the end, behind what waits ------------------------------------------------------------------------------ */
 
-Test(flow, an_error_that_nobody_was_left_to_be_told_of_is_none)
+Test(on_demand, an_error_that_nobody_was_left_to_be_told_of_is_none)
 {
     given(&buffered);
     rondo_transport *t = rondo_test_transport(peer);
@@ -190,7 +196,7 @@ Test(flow, an_error_that_nobody_was_left_to_be_told_of_is_none)
     over();
 }
 
-Test(flow, an_error_is_told_behind_what_waits)
+Test(on_demand, an_error_is_told_behind_what_waits)
 {
     given(&lines.protocol);
     rondo_test_feed(peer, RONDO_BYTES("one\ntwo\n"));
@@ -201,5 +207,98 @@ Test(flow, an_error_is_told_behind_what_waits)
     rondo_test_turn(test);
     cr_assert(eq(str, got, "onetwo"));
     cr_assert(eq(int, lost_with, -ECONNRESET));
+    over();
+}
+
+/* ---- who looks after it ---------------------------------------------------------------------------------------- */
+
+static const rondo_protocol plain = { .name = "plain", .connection_lost = connection_lost };
+
+static void open_world(struct world *world, struct pair *p)
+{
+    world_open(world, NULL);
+    world->loop.engine->forgets_ends = false; /* whatever this kernel does */
+    pair_open_in(p, world, &recording);
+}
+
+Test(on_demand, nobody_looks_after_a_connection_without_a_reason)
+{
+    struct world *world = malloc(sizeof *world);
+    struct pair p = { .world = world };
+    open_world(world, &p);
+    cr_assert_null(p.t->watch);
+    peer_send(&p, "hello");
+    pair_run_until_received(&p, 5);
+    cr_assert_null(p.t->watch);
+    cr_assert(eq(u64, timers_next_ms(&world->loop.timers), UINT64_MAX), "so idle connections make no work");
+    pair_close(&p);
+}
+
+Test(on_demand, a_newcomer_gets_no_moment_more_without_memory)
+{
+    struct world *world = malloc(sizeof *world);
+    struct pair p = { .world = world };
+    open_world(world, &p);
+    memory_is_out = true;
+    transport_drain(p.t);
+    cr_assert(rondo_is_closing(p.t));
+    memory_is_out = false;
+    pair_run_until_lost(&p);
+    cr_assert(eq(int, p.lost_error, 0));
+    pair_close(&p);
+}
+
+/* However many of its allocations succeed. */
+Test(on_demand, a_connection_is_made_whole_or_not_at_all)
+{
+    unsigned refused = 0;
+    test = rondo_test_open(NULL);
+    for (peer = NULL; peer == NULL; refused++) {
+        allocations_left = refused;
+        peer = rondo_test_connect_unix(test, &plain);
+        allocations_left = UINT_MAX;
+        cr_assert(eq(u64, rondo_test_loop(test)->traffic.connections_open, peer != NULL));
+    }
+    cr_assert_gt(refused, 2, "at least the transport's and its watch's");
+    cr_assert_not_null(rondo_test_transport(peer)->watch);
+    over();
+}
+
+/* ---- the end needs no memory --------------------------------------------------------------------------------- */
+
+Test(on_demand, it_lingers_without_memory)
+{
+    given(&plain);
+    rondo_write(rondo_test_transport(peer), RONDO_BYTES("an answer"));
+    memory_is_out = true;
+    rondo_close(rondo_test_transport(peer));
+    rondo_test_turn(test);
+    cr_assert(eq(int, lost_with, 0));
+    cr_assert(rondo_test_sees_eof(peer));
+
+    rondo_test_advance(test, 999);
+    cr_assert(eq(int, rondo_test_feed(peer, RONDO_BYTES("late")), 0));
+    cr_assert_not(rondo_test_was_reset(peer));
+    cr_assert(eq(sz, rondo_test_written(peer).size, 9));
+    rondo_test_advance(test, 2);
+    cr_assert(eq(int, rondo_test_feed(peer, RONDO_BYTES("too late")), -ECONNRESET));
+    over();
+}
+
+Test(on_demand, those_that_linger_are_looked_at_one_after_another)
+{
+    given(&plain);
+    rondo_test_peer *second = rondo_test_connect(test, &plain);
+    rondo_close(rondo_test_transport(peer));
+    rondo_test_turn(test);
+    rondo_test_advance(test, 500);
+    rondo_close(rondo_test_transport(second));
+    rondo_test_turn(test);
+    rondo_test_advance(test, 501);
+    cr_assert(eq(int, rondo_test_feed(peer, RONDO_BYTES("late")), -ECONNRESET));
+    cr_assert(eq(int, rondo_test_feed(second, RONDO_BYTES("in time")), 0));
+    rondo_test_advance(test, 500);
+    cr_assert(eq(int, rondo_test_feed(second, RONDO_BYTES("late")), -ECONNRESET));
+    cr_assert(eq(u64, timers_next_ms(&rondo_test_loop(test)->timers), UINT64_MAX));
     over();
 }
