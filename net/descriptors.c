@@ -96,8 +96,7 @@ void descriptors_arm(rondo_transport *t)
         return;
     }
     struct passing *passing = first->passing;
-    passing->header.msg_iovlen =
-        send_slices(t, bytes_behind(t, passing), passing->slices, SLICES_MAX, &t->send_size);
+    passing->header.msg_iovlen = send_slices(t, bytes_behind(t, passing), passing->slices, SLICES_MAX);
     t->send.done = descriptors_done;
     engine_send_message(t->loop->engine, &t->send, t->fd, &passing->header,
                         t->send_waits ? SEND_WAITS : SEND_NOW);

@@ -31,7 +31,7 @@ static rondo_transport *transport_of(struct op *op)
 
 bool transport_may_deliver(const rondo_transport *t)
 {
-    bool back_pressed = t->over_high_water && t->protocol->pause_writing == NULL;
+    bool back_pressed = t->over_high_water && transport_protocol(t)->pause_writing == NULL;
     return t->state == OPEN && !t->reading_paused && !back_pressed;
 }
 
@@ -42,12 +42,12 @@ bool receive_is_direct(const rondo_transport *t)
 
 size_t receive_waiting_bytes(const rondo_transport *t)
 {
-    return flow_waiting_bytes(t) + (t->message != NULL ? t->message->bytes.size : 0);
+    return flow_waiting_bytes(t) + (t->has_message ? t->into.message->bytes.size : 0);
 }
 
 static bool something_waits(const rondo_transport *t)
 {
-    return flow_waiting_bytes(t) > 0 || message_waits(t->message);
+    return flow_waiting_bytes(t) > 0 || (t->has_message && message_waits(t->into.message));
 }
 
 /* ---- delivering ----------------------------------------------------------------------------------------- */
@@ -57,7 +57,7 @@ static void count_drained(rondo_transport *t, size_t size)
 {
     if (!t->draining || size == 0)
         return;
-    t->drain_bytes -= size < t->drain_bytes ? size : t->drain_bytes;
+    t->drain_bytes -= size < t->drain_bytes ? (uint32_t)size : t->drain_bytes;
     if (t->drain_bytes == 0)
         rondo_close(t);
 }
@@ -72,8 +72,8 @@ static size_t give(rondo_transport *t, rondo_bytes data)
 {
     struct service *service = service_of(t->loop);
     service->unread = 0;
-    if (t->protocol->data_received != NULL)
-        t->protocol->data_received(t, data);
+    if (transport_protocol(t)->data_received != NULL)
+        transport_protocol(t)->data_received(t, data);
     size_t taken = data.size - service->unread;
     service->unread = 0;
     return taken;
@@ -84,7 +84,7 @@ static rondo_buffer ask_for_memory(rondo_transport *t, size_t size_hint)
 {
     const struct protocol_state *self =
         t->self; /* the table may be set again: then it is a new one all the same */
-    rondo_buffer memory = t->protocol->get_buffer(t, size_hint);
+    rondo_buffer memory = transport_protocol(t)->get_buffer(t, size_hint);
     if (t->state != OPEN || t->self != self)
         return (rondo_buffer){ 0 };
     if (memory.data == NULL || memory.size == 0) {
@@ -108,7 +108,7 @@ static size_t feed(rondo_transport *t, rondo_bytes data)
         memcpy(memory.data, data.data + fed, size);
         t->loop->traffic.bytes_copied += size;
         fed += size;
-        t->protocol->buffer_updated(t, size);
+        transport_protocol(t)->buffer_updated(t, size);
     }
     return fed;
 }
@@ -116,7 +116,7 @@ static size_t feed(rondo_transport *t, rondo_bytes data)
 /* Returns how many bytes the protocol took. */
 static size_t deliver(rondo_transport *t, rondo_bytes data)
 {
-    size_t taken = t->protocol->get_buffer != NULL ? feed(t, data) : give(t, data);
+    size_t taken = transport_protocol(t)->get_buffer != NULL ? feed(t, data) : give(t, data);
     count_drained(t, taken);
     return taken;
 }
@@ -136,17 +136,17 @@ static void hold(rondo_transport *t, rondo_bytes data)
 
 static void deliver_direct(rondo_transport *t, size_t size)
 {
-    t->protocol->buffer_updated(t, size);
+    transport_protocol(t)->buffer_updated(t, size);
     count_drained(t, size);
 }
 
 static void deliver_message(rondo_transport *t)
 {
-    struct message *message = t->message;
+    struct message *message = t->into.message;
     while (transport_may_deliver(t) && message->fd_next < message->fd_count) {
         int fd = message->fds[message->fd_next++];
-        if (t->protocol->file_descriptor_received != NULL)
-            t->protocol->file_descriptor_received(t, fd);
+        if (transport_protocol(t)->file_descriptor_received != NULL)
+            transport_protocol(t)->file_descriptor_received(t, fd);
         else
             close(fd);
     }
@@ -160,7 +160,7 @@ static void deliver_message(rondo_transport *t)
 static void deliver_eof(rondo_transport *t)
 {
     t->eof_waits = false;
-    bool stays_open = t->protocol->eof_received != NULL && t->protocol->eof_received(t);
+    bool stays_open = transport_protocol(t)->eof_received != NULL && transport_protocol(t)->eof_received(t);
     if (t->state == OPEN)
         t->state = stays_open ? HALF_CLOSED : FLUSHING;
     transport_mark(t);
@@ -181,7 +181,7 @@ static void deliver_what_waits(rondo_transport *t)
 {
     if (t->flow != NULL)
         deliver_held(t, t->flow);
-    if (transport_may_deliver(t) && message_waits(t->message))
+    if (transport_may_deliver(t) && (t->has_message && message_waits(t->into.message)))
         deliver_message(t);
     if (!transport_may_deliver(t) || something_waits(t))
         return;
@@ -288,7 +288,8 @@ static void direct_arm(rondo_transport *t)
     rondo_buffer memory = ask_for_memory(t, 0);
     if (memory.size == 0)
         return;
-    t->direct = memory.data;
+    receive_free_message(t); /* of a protocol that was replaced; nothing is left in it */
+    t->into.memory = memory.data;
     t->receive.done = direct_done;
     engine_receive_into(t->loop->engine, &t->receive, t->fd, memory);
 }
@@ -308,7 +309,7 @@ static void direct_done(struct op *op, const struct completion *completion)
     t->direct_replaced = false;
     transport_mark(t);
     if (completion->result > 0 && replaced) {
-        received(t, (rondo_bytes){ t->direct, (size_t)completion->result });
+        received(t, (rondo_bytes){ t->into.memory, (size_t)completion->result });
     } else if (completion->result > 0 && t->state == OPEN) {
         heard(t, (size_t)completion->result);
         received_directly(t, (size_t)completion->result);
@@ -320,7 +321,7 @@ static void direct_done(struct op *op, const struct completion *completion)
 bool receive_hand_over(rondo_transport *t, rondo_bytes unused)
 {
     size_t size = t->flow == NULL ? 0 : t->flow->direct_waits; /* then there is nothing in the inbox */
-    if (!flow_hold_first(t, size > 0 ? (rondo_bytes){ t->direct, size } : unused))
+    if (!flow_hold_first(t, size > 0 ? (rondo_bytes){ t->into.memory, size } : unused))
         return false;
     if (t->flow != NULL)
         t->flow->direct_waits = 0;
@@ -330,17 +331,26 @@ bool receive_hand_over(rondo_transport *t, rondo_bytes unused)
 
 /* ---- with descriptors --------------------------------------------------------------------------------------- */
 
+void receive_free_message(rondo_transport *t)
+{
+    if (t->has_message)
+        message_free(t->into.message);
+    t->has_message = false;
+    t->into.memory = NULL;
+}
+
 static void message_arm(rondo_transport *t)
 {
-    if (t->message == NULL)
-        t->message = message_new();
-    if (t->message == NULL) {
+    struct message *message = t->has_message ? t->into.message : message_new();
+    if (message == NULL) {
         rondo_log(RONDO_LOG_ERROR, "%s: no memory to receive into: connection ended", transport_name(t));
         transport_fail(t, -ENOMEM);
         return;
     }
+    t->into.message = message;
+    t->has_message = true;
     t->receive.done = message_done;
-    engine_receive_message(t->loop->engine, &t->receive, t->fd, message_prepare(t->message));
+    engine_receive_message(t->loop->engine, &t->receive, t->fd, message_prepare(message));
 }
 
 static void message_done(struct op *op, const struct completion *completion)
@@ -348,7 +358,7 @@ static void message_done(struct op *op, const struct completion *completion)
     rondo_transport *t = transport_of(op);
     transport_mark(t);
     if (completion->result > 0) {
-        if (!message_take(t->message, (size_t)completion->result))
+        if (!message_take(t->into.message, (size_t)completion->result))
             rondo_log(RONDO_LOG_WARNING, "%s: descriptors that came are lost: raise the limit (ulimit -n)",
                       transport_name(t));
         if (t->state != OPEN)
@@ -369,9 +379,9 @@ struct way {
 
 static struct way way_of(const rondo_transport *t)
 {
-    if (t->is_unix && t->protocol->file_descriptor_received != NULL)
+    if (t->is_unix && transport_protocol(t)->file_descriptor_received != NULL)
         return (struct way){ message_arm, message_done };
-    if (t->protocol->get_buffer != NULL)
+    if (transport_protocol(t)->get_buffer != NULL)
         return (struct way){ direct_arm, direct_done };
     return (struct way){ receive_arm, receive_done };
 }

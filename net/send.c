@@ -10,6 +10,8 @@
 #include "net/flow.h"
 #include "net/items.h"
 
+#define SEND_BYTES_MAX (1u << 30) /* of one send: the kernel takes no more than about twice that */
+
 static void send_done(struct op *op, const struct completion *completion);
 
 static struct buffers *buffers_of(rondo_transport *t)
@@ -97,13 +99,13 @@ static size_t send_at_once(rondo_transport *t, rondo_bytes more)
 static void check_high_water(rondo_transport *t)
 {
     if (!t->over_high_water && t->output.size > flow_high_water_bytes(t) &&
-        t->protocol->pause_writing != NULL)
+        transport_protocol(t)->pause_writing != NULL)
         send_at_once(t, (rondo_bytes){ 0 });
     if (t->over_high_water || t->output.size <= flow_high_water_bytes(t) || transport_is_ending(t))
         return;
     t->over_high_water = true;
-    if (t->protocol->pause_writing != NULL)
-        t->protocol->pause_writing(t);
+    if (transport_protocol(t)->pause_writing != NULL)
+        transport_protocol(t)->pause_writing(t);
 }
 
 static void check_low_water(rondo_transport *t)
@@ -111,8 +113,8 @@ static void check_low_water(rondo_transport *t)
     if (!t->over_high_water || t->output.size > flow_low_water_bytes(t))
         return;
     t->over_high_water = false;
-    if (t->protocol->pause_writing != NULL && t->protocol->resume_writing != NULL)
-        t->protocol->resume_writing(t);
+    if (transport_protocol(t)->pause_writing != NULL && transport_protocol(t)->resume_writing != NULL)
+        transport_protocol(t)->resume_writing(t);
 }
 
 int rondo_set_write_buffer_limits(rondo_transport *t, size_t high_bytes, size_t low_bytes)
@@ -182,7 +184,7 @@ static void write_bytes(rondo_transport *t, rondo_bytes data, bool (*put)(rondo_
         return;
     }
     if (t->output.size + data.size > flow_high_water_bytes(t) && !t->over_high_water &&
-        (t->protocol->pause_writing != NULL || !buffers_own(buffers_of(t), data.data))) {
+        (transport_protocol(t)->pause_writing != NULL || !buffers_own(buffers_of(t), data.data))) {
         size_t sent = send_at_once(t, data);
         data = (rondo_bytes){ data.data + sent, data.size - sent };
         if (!send_is_allowed(t))
@@ -251,18 +253,22 @@ size_t send_ended(rondo_transport *t, int result)
     return (size_t)result;
 }
 
-unsigned send_slices(const rondo_transport *t, size_t limit, struct iovec *slices, unsigned max, size_t *size)
+unsigned send_slices(rondo_transport *t, size_t limit, struct iovec *slices, unsigned max)
 {
-    unsigned count = byte_queue_slices(&t->output, slices, max, size);
-    while (*size > limit) {
-        size_t over = *size - limit;
+    size_t size;
+    unsigned count = byte_queue_slices(&t->output, slices, max, &size);
+    if (limit > SEND_BYTES_MAX)
+        limit = SEND_BYTES_MAX;
+    while (size > limit) {
+        size_t over = size - limit;
         struct iovec *last = &slices[count - 1];
         size_t cut = over < last->iov_len ? over : last->iov_len;
         last->iov_len -= cut;
-        *size -= cut;
+        size -= cut;
         if (last->iov_len == 0)
             count--;
     }
+    t->send_size = (uint32_t)size;
     return count;
 }
 
@@ -277,7 +283,7 @@ static void send_arm(rondo_transport *t)
 {
     struct iovec slices[ENGINE_SEND_SLICES_MAX];
     size_t limit = t->items == NULL ? t->output.size : t->items->bytes_before;
-    unsigned count = send_slices(t, limit, slices, ENGINE_SEND_SLICES_MAX, &t->send_size);
+    unsigned count = send_slices(t, limit, slices, ENGINE_SEND_SLICES_MAX);
     t->send.done = send_done;
     enum send_way way = t->send_waits ? SEND_WAITS : nobody_waits(t) ? SEND_QUIETLY : SEND_NOW;
     if (way == SEND_QUIETLY)

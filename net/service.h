@@ -38,6 +38,8 @@ struct service {
     struct rondo_link transports; /* but those that linger, or did */
     struct rondo_link lingering;  /* the longest first */
     rondo_timer linger_timer;
+    rondo_transport *marked, *last_marked; /* to be looked at before the next system call */
+    rondo_call settle;                     /* does so */
     struct rondo_link stoppables;
     struct rondo_link servers;
     rondo_server **app_servers; /* those of the app; NULL: gone */

@@ -41,16 +41,22 @@
 #include "net/items.h"
 #include "net/message.h"
 
+/* What an idle connection weighs, with the next class of the allocator: 192. More is made on demand: struct flow, struct
+ * watch, struct later_state, items, a message. perf/memory measures it. */
+_Static_assert(sizeof(void *) != 8 || sizeof(struct rondo_transport) <= 192, "an idle connection is small");
+
 #define LINGER_MS   1000
 #define NEWCOMER_MS 250
 #define UNSURE_MS   1000
 #define NS_PER_MS   1000000
 
-static void settle(rondo_call *call);
+static void settle_marked(rondo_call *call);
+static void settle(rondo_transport *t);
 static void join(rondo_transport *t);
 static void lose(rondo_transport *t);
 static void linger(rondo_transport *t);
 static void release(struct protocol_state *self);
+static void free_state(rondo_transport *t, struct protocol_state *self);
 static void free_replaced_states(rondo_transport *t);
 static void close_arm(rondo_transport *t);
 static void close_done(struct op *op, const struct completion *completion);
@@ -116,8 +122,8 @@ static bool counts(const struct transport_owner *owner)
 static void make(rondo_transport *t)
 {
     t->made = true;
-    if (t->protocol->connection_made != NULL)
-        t->protocol->connection_made(t);
+    if (transport_protocol(t)->connection_made != NULL)
+        transport_protocol(t)->connection_made(t);
     if (service_of(t->loop)->draining)
         transport_drain(t);
 }
@@ -130,7 +136,6 @@ static rondo_transport *new_transport(struct service *service, const struct tran
         return NULL;
     t->loop = service->loop;
     t->owner = start->owner;
-    t->protocol = start->protocol;
     t->self = &t->first_state;
     t->first_state.t = t;
     t->first_state.protocol = start->protocol;
@@ -176,7 +181,28 @@ rondo_transport *transport_open(struct service *service, const struct transport_
 
 void transport_mark(rondo_transport *t)
 {
-    loop_flush(t->loop, &t->settle, settle);
+    if (t->marked)
+        return;
+    struct service *service = service_of(t->loop);
+    t->marked = true;
+    t->next_marked = NULL;
+    if (service->marked == NULL)
+        service->marked = t;
+    else
+        service->last_marked->next_marked = t;
+    service->last_marked = t;
+    loop_flush(t->loop, &service->settle, settle_marked);
+}
+
+/* In the order in which they were marked, also those that these mark. */
+static void settle_marked(rondo_call *call)
+{
+    struct service *service = rondo_container_of(call, struct service, settle);
+    for (rondo_transport *t; (t = service->marked) != NULL;) {
+        service->marked = t->next_marked;
+        t->marked = false;
+        settle(t);
+    }
 }
 
 /* Nobody was left to be told of it. */
@@ -188,9 +214,8 @@ static void drop_error(rondo_transport *t)
 }
 
 /* The only place where a transport moves on. */
-static void settle(rondo_call *call)
+static void settle(rondo_transport *t)
 {
-    rondo_transport *t = rondo_container_of(call, rondo_transport, settle);
     free_replaced_states(t);
     if (!t->made)
         make(t);
@@ -252,8 +277,7 @@ static void lose(rondo_transport *t)
 {
     t->lost = true;
     items_clear(t);
-    message_free(t->message);
-    t->message = NULL;
+    receive_free_message(t);
     byte_queue_clear(&t->output, segments_of(t));
     flow_drop_waiting(t);
     watch_end(t);
@@ -263,8 +287,8 @@ static void lose(rondo_transport *t)
         service_forget(service_of(t->loop));
     if (t->error < 0)
         rondo_log(RONDO_LOG_DEBUG, "%s: connection lost: %s", transport_name(t), strerror(-t->error));
-    if (t->protocol->connection_lost != NULL)
-        t->protocol->connection_lost(t, t->error);
+    if (transport_protocol(t)->connection_lost != NULL)
+        transport_protocol(t)->connection_lost(t, t->error);
     flow_free(t);
     free_replaced_states(t);
     release(t->self);
@@ -277,10 +301,10 @@ static void lose(rondo_transport *t)
 }
 
 /* Bytes sent that the peer's kernel has not acknowledged. */
-static size_t unacknowledged(const rondo_transport *t)
+static uint32_t unacknowledged(const rondo_transport *t)
 {
     struct engine *engine = t->loop->engine;
-    return engine->sockets->unacknowledged(engine, t->fd);
+    return (uint32_t)engine->sockets->unacknowledged(engine, t->fd);
 }
 
 /* Rounded up, so that a second is one; and not when the turn began, which may be long ago. */
@@ -312,7 +336,7 @@ static void linger(rondo_transport *t)
  * kernel still holds of the answer would be lost with a reset. */
 static void check_lingering(rondo_transport *t)
 {
-    size_t before = t->unacknowledged;
+    uint32_t before = t->unacknowledged;
     wait_lingering(t);
     if (t->unacknowledged > 0 && t->unacknowledged < before)
         return;
@@ -358,15 +382,13 @@ static void free_transport(rondo_transport *t)
 {
     assert(t->state == CLOSING && !t->receive.in_kernel && !t->send.in_kernel);
     assert(byte_queue_is_empty(&t->output) && t->flow == NULL);
-    assert(t->items == NULL && t->message == NULL && t->replaced == NULL && t->watch == NULL);
-    rondo_call_cancel(&t->settle);
+    assert(t->items == NULL && !t->has_message && t->watch == NULL && !t->marked);
     list_remove(&t->in_service);
     struct service *service = service_of(t->loop);
     if (list_is_empty(&service->lingering))
         rondo_timer_cancel(&service->linger_timer);
     t->loop->users--;
-    if (t->self != &t->first_state)
-        memory_free(t->self);
+    free_state(t, t->self);
     memory_free(t);
 }
 
@@ -378,18 +400,28 @@ static void release(struct protocol_state *self)
         self->protocol->_release(self->protocol, self->state);
 }
 
+static struct later_state *later_state_of(struct protocol_state *self)
+{
+    return rondo_container_of(self, struct later_state, self);
+}
+
+static void free_state(rondo_transport *t, struct protocol_state *self)
+{
+    if (self != &t->first_state)
+        memory_free(later_state_of(self));
+}
+
 /* The loop calls, so no callback of theirs is under way; and nothing of them is in the kernel. */
 static void free_replaced_states(rondo_transport *t)
 {
+    struct protocol_state *self = t->self, *replaced;
     if (t->direct_replaced)
         return; /* the memory may be in one of them */
-    while (t->replaced != NULL) {
-        struct replaced_state *replaced = t->replaced;
-        t->replaced = replaced->next;
-        release(replaced->self);
-        if (replaced->self != &t->first_state)
-            memory_free(replaced->self);
-        memory_free(replaced);
+    while (self != &t->first_state && (replaced = later_state_of(self)->replaced) != NULL) {
+        later_state_of(self)->replaced =
+            replaced == &t->first_state ? NULL : later_state_of(replaced)->replaced;
+        release(replaced);
+        free_state(t, replaced);
     }
 }
 
@@ -397,28 +429,24 @@ static void free_replaced_states(rondo_transport *t)
 static bool hand_over(rondo_transport *t)
 {
     rondo_bytes unused = { 0 };
-    if (t->protocol->_unused != NULL)
-        unused = t->protocol->_unused(t->protocol, t->self->state);
+    if (transport_protocol(t)->_unused != NULL)
+        unused = transport_protocol(t)->_unused(transport_protocol(t), t->self->state);
     return receive_hand_over(t, unused);
 }
 
 int rondo_set_protocol(rondo_transport *t, const rondo_protocol *protocol)
 {
     assert(loop_is_here(t->loop));
-    struct protocol_state *self = memory_new(sizeof *self + protocol->size);
-    struct replaced_state *replaced = memory_new(sizeof *replaced);
-    bool has_memory = self != NULL && replaced != NULL && (t->lost || hand_over(t));
+    struct later_state *later = memory_new(sizeof *later + protocol->size);
+    bool has_memory = later != NULL && (t->lost || hand_over(t));
     if (!has_memory) {
-        memory_free(self);
-        memory_free(replaced);
+        memory_free(later);
         return -ENOMEM;
     }
-    *replaced = (struct replaced_state){ t->replaced, t->self };
-    t->replaced = replaced;
-    self->t = t;
-    self->protocol = protocol;
-    t->self = self;
-    t->protocol = protocol;
+    later->replaced = t->self;
+    later->self.t = t;
+    later->self.protocol = protocol;
+    t->self = &later->self;
     transport_mark(t);
     return 0;
 }
@@ -440,6 +468,8 @@ void transport_fail(rondo_transport *t, int error)
 void transport_cancel(rondo_transport *t)
 {
     t->reset = true;
+    if (t->state == CLOSING)
+        return; /* it is freed when the kernel says so, and may not be marked then */
     if (t->state == LINGERING)
         t->state = CLOSING;
     transport_fail(t, -ECANCELED);
@@ -455,7 +485,8 @@ void transport_drain(rondo_transport *t)
     if (t->state != OPEN)
         return;
     t->draining = true;
-    t->drain_bytes = t->loop->engine->sockets->unread(t->loop->engine, t->fd) + receive_waiting_bytes(t);
+    size_t unread = t->loop->engine->sockets->unread(t->loop->engine, t->fd) + receive_waiting_bytes(t);
+    t->drain_bytes = unread < UINT32_MAX ? (uint32_t)unread : UINT32_MAX;
     if (t->drain_bytes > 0)
         return;
     /* A connection just made, by a client whose request is still on its way: it gets a moment more. */
@@ -526,7 +557,7 @@ bool rondo_is_closing(const rondo_transport *t)
 
 void *rondo_self(rondo_transport *t)
 {
-    return t->protocol->size == 0 ? NULL : t->self->state;
+    return transport_protocol(t)->size == 0 ? NULL : t->self->state;
 }
 
 rondo_transport *rondo_transport_of(void *self)
@@ -536,7 +567,7 @@ rondo_transport *rondo_transport_of(void *self)
 
 const rondo_protocol *rondo_get_protocol(const rondo_transport *t)
 {
-    return t->protocol;
+    return transport_protocol(t);
 }
 
 rondo_loop *rondo_get_loop(rondo_transport *t)

@@ -12,17 +12,18 @@
 #include "net/byte_queue.h"
 #include "net/service.h"
 
-/* The protocol's state of a connection. */
+/* The protocol of a connection, and its state. */
 struct protocol_state {
     rondo_transport *t; /* the way back, for rondo_transport_of */
     const rondo_protocol *protocol;
     _Alignas(max_align_t) char state[];
 };
 
-/* A state replaced by rondo_set_protocol, which lives until the callback that did it has returned. */
-struct replaced_state {
-    struct replaced_state *next;
-    struct protocol_state *self;
+/* One that rondo_set_protocol made. */
+struct later_state {
+    struct protocol_state
+        *replaced; /* the one before, which lives until the callback that replaced it has returned */
+    struct protocol_state self;
 };
 
 /* Who looks after a transport, whatever its socket says: its idle time; an end that isn't told; a drained newcomer's last
@@ -35,14 +36,19 @@ struct watch {
 
 enum transport_state { OPEN, HALF_CLOSED, FLUSHING, JOINING, LINGERING, CLOSING };
 
+/* Three cache lines: what a byte on its way in and out touches is in front. What few transports need, or few at a time, is
+ * made for them on demand. */
 struct rondo_transport {
     rondo_loop *loop;
-    struct transport_owner *owner;
-    const rondo_protocol *protocol;
+    struct protocol_state *self;
+    rondo_transport *next_marked; /* in service.marked */
+    struct byte_queue output;
+    uint32_t send_size; /* bytes asked of the send in the kernel */
     int fd;
-    int error; /* for connection_lost */
 
     enum transport_state state : 8;
+    unsigned singles : 5;     /* receives to be made one by one, after reading was paused */
+    bool marked : 1;          /* is in service.marked */
     bool made : 1;            /* connection_made has been called */
     bool lost : 1;            /* connection_lost is being, or has been, called */
     bool is_unix : 1;         /* a Unix socket */
@@ -54,35 +60,34 @@ struct rondo_transport {
     bool write_eof : 1;       /* half-close when the output is sent */
     bool write_shut : 1;      /* done so */
     bool send_waits : 1;      /* the peer reads slowly: the next send waits for room */
+    bool has_message : 1;     /* into.message, else into.memory */
     bool direct_replaced : 1; /* the kernel receives into memory of a protocol that was replaced */
     bool reset : 1;           /* the end is a reset (RST) */
     bool heard : 1;           /* something has been received */
     bool draining : 1;        /* the server stops: close when drain_bytes are delivered */
     bool end_unsure : 1; /* the kernel may have forgotten to tell the peer's end: see transport_watch_end */
     bool misuse_logged : 1; /* written to after rondo_write_eof */
-    uint8_t singles;        /* receives to be made one by one, after reading was paused */
+
+    int error; /* for connection_lost */
 
     struct op receive, send; /* send: also what reads a file to be sent, and in the end the close */
 
-    size_t send_size; /* bytes asked of the send in the kernel */
-    struct byte_queue output;
-    struct item *items; /* files and descriptors between the output's bytes */
-
-    struct flow *flow;       /* NULL: flow control is as always, and nothing waits */
-    void *direct;            /* get_buffer's memory, from arming until it is delivered */
-    struct message *message; /* bytes with descriptors, for a protocol that takes these */
+    struct item *items;  /* files and descriptors between the output's bytes */
+    struct flow *flow;   /* NULL: flow control is as always, and nothing waits */
+    struct watch *watch; /* NULL: what happens to it, its socket tells */
+    union {
+        void *memory;            /* get_buffer's, from arming until it is delivered */
+        struct message *message; /* bytes with descriptors, for a protocol that takes these */
+    } into;
 
     union {
-        size_t drain_bytes;
-        size_t unacknowledged; /* lingering: bytes of the answer, when last looked at */
+        uint32_t drain_bytes;
+        uint32_t unacknowledged; /* lingering: bytes of the answer, when last looked at */
     };
-    rondo_call settle;
-    uint32_t since_ms;   /* when it was made; lingering: when last looked at. It may have wrapped around */
-    struct watch *watch; /* NULL: what happens to it, its socket tells */
+    uint32_t since_ms; /* when it was made; lingering: when last looked at. It may have wrapped around */
+    struct transport_owner *owner;
     struct rondo_link in_service;
 
-    struct replaced_state *replaced;
-    struct protocol_state *self;
     struct protocol_state first_state; /* last: it has the size that the first protocol asks for */
 };
 
@@ -147,10 +152,15 @@ void transport_mark(rondo_transport *t);
 /* It can't go on: connection_lost(error) follows. */
 void transport_fail(rondo_transport *t, int error);
 
+static inline const rondo_protocol *transport_protocol(const rondo_transport *t)
+{
+    return t->self->protocol;
+}
+
 /* For the log. */
 static inline const char *transport_name(const rondo_transport *t)
 {
-    return t->protocol->name != NULL ? t->protocol->name : "a protocol without a name";
+    return transport_protocol(t)->name != NULL ? transport_protocol(t)->name : "a protocol without a name";
 }
 
 static inline struct segments *segments_of(const rondo_transport *t)
@@ -173,6 +183,8 @@ void receive_discard(rondo_transport *t);
 bool receive_is_direct(const rondo_transport *t);
 /* If there is something to receive that nobody has told of, receive anew. */
 void receive_look(rondo_transport *t);
+/* What its message has not delivered is thrown away. */
+void receive_free_message(rondo_transport *t);
 /* Bytes received and not yet delivered. */
 size_t receive_waiting_bytes(const rondo_transport *t);
 /* The protocol is about to be another one, and `unused` what it had been given and not used. False: no memory, and then it
@@ -190,9 +202,8 @@ size_t send_ended(rondo_transport *t, int result);
 void send_ended_in_part(rondo_transport *t, bool in_part);
 /* A send of the output's first t->send_size bytes has ended. */
 void send_output_ended(rondo_transport *t, int result);
-/* The output's first slices, at most `max`, and no more than `limit` bytes. Returns how many; *size: their bytes. */
-unsigned send_slices(const rondo_transport *t, size_t limit, struct iovec *slices, unsigned max,
-                     size_t *size);
+/* The output's first slices, at most `max`, and no more than `limit` bytes: t->send_size. Returns how many slices. */
+unsigned send_slices(rondo_transport *t, size_t limit, struct iovec *slices, unsigned max);
 
 /* May one more buffer be kept by reference in this queue? A peer that doesn't read must not starve its shard. */
 bool transport_may_keep(const rondo_transport *t, const struct byte_queue *queue);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 
 #include "net/flow.h"
@@ -781,6 +782,29 @@ Test(transport, the_kernel_has_let_go_of_the_memory_when_a_buffered_connection_i
     pair_turn(&p);
     cr_assert(eq(chr, p.memory[0], 'x'));
     pair_close(&p);
+}
+
+static bool waits_for_room(struct pair *p)
+{
+    return p->t->send_waits && p->t->send.in_kernel;
+}
+
+Test(transport, more_than_one_send_can_take_is_sent_by_several)
+{
+    struct pair p;
+    size_t size = (UINT64_C(1) << 32) + 4096;
+    char *much = mmap(NULL, size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    cr_assert_neq(much, MAP_FAILED);
+    pair_is_given(&p, &recording);
+    rondo_write_static(p.t, (rondo_bytes){ much, size });
+    pair_run_until(&p, waits_for_room);
+
+    cr_assert_gt(p.t->output.size, UINT32_MAX / 2);
+    cr_assert(eq(uint, p.t->send_size, 1u << 30));
+    rondo_abort(p.t);
+    pair_run_until_lost(&p);
+    pair_close(&p);
+    munmap(much, size);
 }
 
 /* ---- time ----------------------------------------------------------------------------------------------- */
