@@ -14,7 +14,7 @@
 
 struct receiver {
     struct line_parser parser;
-    rondo_bytes delivered; /* the line in line_received, if its delimiter lies behind it; else no data */
+    const char *line_end; /* of the line in line_received, if its delimiter lies there; else NULL */
 };
 
 _Static_assert(sizeof(struct receiver) <= RONDO__LINE_STATE_SIZE,
@@ -54,9 +54,9 @@ static void found(rondo_transport *t, const rondo_line_protocol *table, struct r
     if (table->line_received == NULL)
         return;
     if (receiver->parser.held == NULL)
-        receiver->delivered = line;
+        receiver->line_end = line.data + line.size;
     table->line_received(t, line);
-    receiver->delivered = (rondo_bytes){ 0 };
+    receiver->line_end = NULL;
 }
 
 static void too_long(rondo_transport *t, const rondo_line_protocol *table, rondo_bytes line)
@@ -115,16 +115,16 @@ void rondo__line_release(const rondo_protocol *protocol, void *self)
 }
 
 /* True also for the rest of a line, as behind a command: its delimiter lies behind that, too. */
-static bool lies_before_its_delimiter(rondo_bytes line, rondo_bytes delivered)
+static bool lies_before_its_delimiter(rondo_transport *t, rondo_bytes line)
 {
-    return delivered.data != NULL && line.size <= delivered.size &&
-           line.data == delivered.data + (delivered.size - line.size);
+    const char *line_end = receiver_of(t)->line_end;
+    return line_end != NULL && line.data != NULL && line.data + line.size == line_end;
 }
 
 void rondo_send_line(rondo_transport *t, rondo_bytes line)
 {
     rondo_bytes delimiter = rules_of(table_of(t)).delimiter;
-    if (lies_before_its_delimiter(line, receiver_of(t)->delivered)) {
+    if (lies_before_its_delimiter(t, line)) {
         rondo_write(t, (rondo_bytes){ line.data, line.size + delimiter.size });
     } else {
         /* Together: pause_writing comes behind the delimiter, not between, where it might close, or write. */

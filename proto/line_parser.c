@@ -22,7 +22,7 @@
 #include "core/memory.h"
 
 #define NOWHERE        SIZE_MAX
-#define HELD_BYTES_MIN 64
+#define HELD_BYTES_MIN (64 - sizeof(struct held_line))
 
 static size_t smaller(size_t a, size_t b)
 {
@@ -43,16 +43,26 @@ static rondo_bytes take(rondo_bytes *bytes, size_t size)
     return taken;
 }
 
-static bool grow(struct line_parser *parser, const struct line_rules *rules, size_t needed)
+static size_t held_size(const struct line_parser *parser)
 {
-    size_t doubled = larger(2 * parser->capacity, HELD_BYTES_MIN);
+    return parser->held == NULL ? 0 : parser->held->size;
+}
+
+static bool reserve(struct line_parser *parser, const struct line_rules *rules, size_t needed)
+{
+    size_t before = parser->held == NULL ? 0 : parser->held->capacity;
+    if (needed <= before)
+        return true;
+    size_t doubled = larger(2 * before, HELD_BYTES_MIN);
     size_t longest = rules->max_length + 2 * rules->delimiter.size;
     size_t capacity = larger(needed, smaller(doubled, longest));
-    char *held = memory_resize(parser->held, capacity);
+    struct held_line *held = memory_resize(parser->held, sizeof *held + capacity);
     if (held == NULL)
         return false;
+    if (parser->held == NULL)
+        held->size = held->lent = 0;
+    held->capacity = capacity;
     parser->held = held;
-    parser->capacity = capacity;
     return true;
 }
 
@@ -61,20 +71,20 @@ static bool hold(struct line_parser *parser, const struct line_rules *rules, ron
 {
     if (bytes.size == 0)
         return true;
-    size_t needed = parser->size + bytes.size + rules->delimiter.size - 1;
-    if (needed > parser->capacity && !grow(parser, rules, needed))
+    if (!reserve(parser, rules, held_size(parser) + bytes.size + rules->delimiter.size - 1))
         return false;
-    memcpy(parser->held + parser->size, bytes.data, bytes.size);
-    parser->size += bytes.size;
+    struct held_line *held = parser->held;
+    memcpy(held->bytes + held->size, bytes.data, bytes.size);
+    held->size += bytes.size;
     return true;
 }
 
-static void drop_first(struct line_parser *parser, size_t size)
+static void drop_first(struct held_line *held, size_t size)
 {
     if (size == 0)
         return;
-    parser->size -= size;
-    memmove(parser->held, parser->held + size, parser->size);
+    held->size -= size;
+    memmove(held->bytes, held->bytes + size, held->size);
 }
 
 static size_t position_in(rondo_bytes bytes, rondo_bytes delimiter)
@@ -90,17 +100,19 @@ static size_t position_in(rondo_bytes bytes, rondo_bytes delimiter)
 /* Where the first delimiter begins, in what is held with `input` behind it. */
 static size_t position_of_delimiter(struct line_parser *parser, rondo_bytes delimiter, rondo_bytes input)
 {
-    size_t before = smaller(parser->size, delimiter.size - 1);
+    size_t size = held_size(parser);
+    size_t before = smaller(size, delimiter.size - 1);
     if (before > 0) {
         size_t behind = smaller(input.size, delimiter.size - 1);
-        rondo_bytes joint = { parser->held + parser->size - before, before + behind };
-        memcpy(parser->held + parser->size, input.data, behind);
+        char *end = parser->held->bytes + size;
+        rondo_bytes joint = { end - before, before + behind };
+        memcpy(end, input.data, behind);
         size_t position = position_in(joint, delimiter);
         if (position != NOWHERE)
-            return parser->size - before + position;
+            return size - before + position;
     }
     size_t position = position_in(input, delimiter);
-    return position == NOWHERE ? NOWHERE : parser->size + position;
+    return position == NOWHERE ? NOWHERE : size + position;
 }
 
 /* Give the first `size` bytes of the line, of which those that are not held are taken off the input. */
@@ -111,27 +123,28 @@ static bool give(struct line_parser *parser, const struct line_rules *rules, siz
         *line = take(input, size);
         return true;
     }
-    size_t missing = size - smaller(size, parser->size);
+    size_t missing = size - smaller(size, held_size(parser));
     if (!hold(parser, rules, take(input, missing)))
         return false;
-    parser->lent = size;
-    *line = (rondo_bytes){ parser->held, size };
+    parser->held->lent = size;
+    *line = (rondo_bytes){ parser->held->bytes, size };
     return true;
 }
 
 static enum line_result take_line(struct line_parser *parser, const struct line_rules *rules,
                                   rondo_bytes *input, rondo_bytes *line)
 {
-    size_t window = rules->max_length + rules->delimiter.size - parser->size;
+    size_t window = rules->max_length + rules->delimiter.size - held_size(parser);
     rondo_bytes searched = { input->data, smaller(input->size, window) };
     size_t length = position_of_delimiter(parser, rules->delimiter, searched);
 
     if (length != NOWHERE) {
         rondo_bytes rest = *input;
-        take(&rest, length + rules->delimiter.size - parser->size);
+        take(&rest, length + rules->delimiter.size - held_size(parser));
         if (!give(parser, rules, length, input, line))
             return LINE_NO_MEMORY;
-        parser->size = parser->lent; /* without the beginning of the delimiter */
+        if (parser->held != NULL)
+            parser->held->size = parser->held->lent; /* without the beginning of the delimiter */
         *input = rest;
         return LINE_FOUND;
     }
@@ -147,8 +160,9 @@ static bool hold_tail(struct line_parser *parser, const struct line_rules *rules
 {
     size_t tail = rules->delimiter.size - 1;
     size_t from_input = smaller(input->size, tail);
-    size_t from_held = smaller(parser->size, tail - from_input);
-    drop_first(parser, parser->size - from_held);
+    size_t from_held = smaller(held_size(parser), tail - from_input);
+    if (parser->held != NULL)
+        drop_first(parser->held, parser->held->size - from_held);
     take(input, input->size - from_input);
     return hold(parser, rules, take(input, from_input));
 }
@@ -160,7 +174,7 @@ static enum line_result skip_line(struct line_parser *parser, const struct line_
     size_t position = position_of_delimiter(parser, rules->delimiter, *input);
     if (position == NOWHERE)
         return hold_tail(parser, rules, input) ? LINE_INCOMPLETE : LINE_NO_MEMORY;
-    take(input, position + rules->delimiter.size - parser->size);
+    take(input, position + rules->delimiter.size - held_size(parser));
     line_parser_release(parser);
     return LINE_FOUND;
 }
@@ -181,15 +195,16 @@ enum line_result line_parser_next(struct line_parser *parser, const struct line_
 
 void line_parser_drop_line(struct line_parser *parser)
 {
-    if (parser->held == NULL)
+    struct held_line *held = parser->held;
+    if (held == NULL)
         return;
-    if (parser->lent == parser->size) {
-        memory_free(parser->held);
-        *parser = (struct line_parser){ .is_skipping = parser->is_skipping };
+    if (held->lent == held->size) {
+        memory_free(held);
+        parser->held = NULL;
     } else {
         /* Behind the beginning of a line that is too long: what may begin its delimiter. */
-        drop_first(parser, parser->lent);
-        parser->lent = 0;
+        drop_first(held, held->lent);
+        held->lent = 0;
     }
 }
 
@@ -197,7 +212,8 @@ rondo_bytes line_parser_unused(const struct line_parser *parser)
 {
     if (parser->held == NULL || parser->is_skipping)
         return (rondo_bytes){ 0 };
-    return (rondo_bytes){ parser->held + parser->lent, parser->size - parser->lent };
+    const struct held_line *held = parser->held;
+    return (rondo_bytes){ held->bytes + held->lent, held->size - held->lent };
 }
 
 void line_parser_release(struct line_parser *parser)

@@ -124,11 +124,14 @@ static const char *compare(const struct verdict *defined, const struct verdict *
 static const char *audit(const struct line_parser *parser, const struct line_rules *rules)
 {
     size_t tail = rules->delimiter.size - 1;
-    if (parser->size > (parser->is_skipping ? tail : rules->max_length + tail))
+    const struct held_line *held = parser->held;
+    if (held == NULL)
+        return NULL;
+    if (held->size > (parser->is_skipping ? tail : rules->max_length + tail))
         return "more is held than a line or the tail of one";
-    if (parser->capacity > rules->max_length + 2 * rules->delimiter.size)
+    if (held->capacity > rules->max_length + 2 * rules->delimiter.size)
         return "too much memory is held";
-    if ((parser->held == NULL) != (parser->size == 0))
+    if (held->size == 0)
         return "memory is held for nothing";
     return NULL;
 }

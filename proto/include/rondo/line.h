@@ -73,12 +73,11 @@ void rondo_send_line(rondo_transport *t, rondo_bytes line);
 #define RONDO_LINE_RECEIVER(name_, size_)                                                                    \
     .protocol.name = (name_), .protocol.size = RONDO__LINE_STATE_OFFSET(size_) + RONDO__LINE_STATE_SIZE,     \
     .protocol.data_received = rondo__line_data_received, .protocol._unused = rondo__line_unused,             \
-    .protocol._release = rondo__line_release,                                                                \
-    .size = (size_)
+    .protocol._release = rondo__line_release, .size = (size_)
 
 /* Not yours: the receiver's own state lies behind yours. */
 #define RONDO__LINE_STATE_OFFSET(size_) (((size_) + 15) & ~(size_t)15)
-#define RONDO__LINE_STATE_SIZE          64
+#define RONDO__LINE_STATE_SIZE          32
 void rondo__line_data_received(rondo_transport *t, rondo_bytes data);
 rondo_bytes rondo__line_unused(const rondo_protocol *protocol, const void *self);
 void rondo__line_release(const rondo_protocol *protocol, void *self);
