@@ -6,6 +6,20 @@
 #include <limits.h>
 #include <sys/socket.h>
 
+void queue_push(struct queue *queue, struct connection *c)
+{
+    c->next = NULL;
+    *(queue->first ? &queue->last->next : &queue->first) = c;
+    queue->last = c;
+}
+
+struct connection *queue_pop(struct queue *queue)
+{
+    struct connection *c = queue->first;
+    queue->first = c->next;
+    return c;
+}
+
 enum operation { CONNECT, RECEIVE, SEND, CLOSE };
 enum { OPERATION_BITS = 2, OPERATION_MASK = (1 << OPERATION_BITS) - 1 };
 
@@ -48,6 +62,46 @@ static void finish_close_if_alone(struct run *run, struct connection *c)
         finish_close(run, c);
 }
 
+static void connected(struct run *run, struct connection *c, int result)
+{
+    if (result < 0) {
+        connection_fail(run, c, result == -EADDRNOTAVAIL ? FAILURE_NO_PORT : FAILURE_CONNECT, -result);
+        return;
+    }
+    c->state = IS_OPEN;
+    run->connecting--;
+    arm_receive(run, c);
+    connection_flush(run, c);
+    run_connected(run, c);
+}
+
+static void connect_tcp(struct run *run, struct connection *c)
+{
+    struct io_uring_sqe *sqe = request(run, c, CONNECT);
+    io_uring_prep_connect(sqe, c->fd, (struct sockaddr *)&run->target.address, run->target.address_size);
+    c->in_kernel++;
+}
+
+/* False: the server's backlog is full. */
+static bool connect_unix(struct run *run, struct connection *c)
+{
+    int result = target_connect_unix(&run->target, c->fd);
+    if (result == -EAGAIN)
+        return false;
+    connected(run, c, result);
+    return true;
+}
+
+void connection_retry_waiting(struct run *run)
+{
+    for (struct connection *c; (c = run->waiting.first);) {
+        struct connection *next = c->next; /* when it has connected it may be put into another queue */
+        if (!connect_unix(run, c))
+            return;
+        run->waiting.first = next;
+    }
+}
+
 void connection_open(struct run *run, struct connection *c)
 {
     c->origin = payload_origin(&run->payload, run->opened++);
@@ -61,9 +115,10 @@ void connection_open(struct run *run, struct connection *c)
         connection_fail(run, c, FAILURE_CONNECT, -c->fd);
         return;
     }
-    struct io_uring_sqe *sqe = request(run, c, CONNECT);
-    io_uring_prep_connect(sqe, c->fd, (struct sockaddr *)&run->target.address, run->target.address_size);
-    c->in_kernel++;
+    if (!target_is_unix(&run->target))
+        connect_tcp(run, c);
+    else if (run->waiting.first || !connect_unix(run, c))
+        queue_push(&run->waiting, c);
 }
 
 void connection_issue(struct run *run, struct connection *c, uint64_t due_ns)
@@ -132,22 +187,6 @@ void connection_fail(struct run *run, struct connection *c, enum failure kind, i
     c->issued = c->answered;
     c->failed = true;
     begin_close(run, c);
-}
-
-static void connected(struct run *run, struct connection *c, int result)
-{
-    c->in_kernel--;
-    if (c->state != IS_CONNECTING)
-        return;
-    if (result < 0) {
-        connection_fail(run, c, result == -EADDRNOTAVAIL ? FAILURE_NO_PORT : FAILURE_CONNECT, -result);
-        return;
-    }
-    c->state = IS_OPEN;
-    run->connecting--;
-    arm_receive(run, c);
-    connection_flush(run, c);
-    run_connected(run, c);
 }
 
 static bool broke(int error)
@@ -219,7 +258,9 @@ void connection_complete(struct run *run, const struct io_uring_cqe *cqe)
     struct connection *c = &run->connections[cqe->user_data >> OPERATION_BITS];
     switch ((enum operation)(cqe->user_data & OPERATION_MASK)) {
     case CONNECT:
-        connected(run, c, cqe->res);
+        c->in_kernel--;
+        if (c->state == IS_CONNECTING)
+            connected(run, c, cqe->res);
         break;
     case RECEIVE:
         received(run, c, cqe);

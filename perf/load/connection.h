@@ -15,6 +15,13 @@
 
 struct run;
 
+struct queue {
+    struct connection *first, *last;
+};
+
+void queue_push(struct queue *queue, struct connection *c);
+struct connection *queue_pop(struct queue *queue); /* which isn't empty */
+
 struct connection {
     enum { IS_CLOSED, IS_CONNECTING, IS_OPEN, IS_CLOSING, IS_RETIRED } state;
     int fd;
@@ -25,10 +32,13 @@ struct connection {
     uint64_t issued, answered; /* messages */
     uint64_t sent, received;   /* bytes */
     uint64_t *due_ns;          /* of the messages in flight: message n at n modulo depth */
-    struct connection *next_ready;
+    struct connection *next; /* in the queue it is in: of those that may take a request, or wait to connect */
 };
 
 void connection_open(struct run *run, struct connection *c);
+
+/* Another attempt for those that found a Unix socket's backlog full. */
+void connection_retry_waiting(struct run *run);
 
 /* Put one more message on its way; it leaves with connection_flush. */
 void connection_issue(struct run *run, struct connection *c, uint64_t due_ns);

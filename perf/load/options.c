@@ -16,7 +16,7 @@ static const struct mode modes[] = {
 };
 
 static const char help[] =
-    "usage: rondo-load MODE tcp://HOST:PORT [options]\n"
+    "usage: rondo-load MODE tcp://HOST:PORT|unix:///PATH|unix://@NAME [options]\n"
     "\n"
     "Load an echo server, check every byte of its answers, and report rate and latency.\n"
     "\n"
@@ -37,7 +37,7 @@ static const char help[] =
     "  --count N           end after N requests instead; no warm-up\n"
     "  --rate R            requests per second on a fixed schedule, latency counted from the time a request\n"
     "                      was due (pingpong, connect); without: each answer brings on the next request\n"
-    "  --close HOW         orderly (the default) or reset (connect)\n"
+    "  --close HOW         orderly (the default) or reset (connect, over TCP)\n"
     "  --sources N         spread connections to 127.x.y.z over N addresses, each with its own ports (8)\n"
     "  --server-pid PID    also report the server's CPU time, and with idle its memory\n"
     "  --json              report as one JSON object\n"
@@ -188,6 +188,10 @@ static void check(const struct options *options, const struct given *given)
         refuse("--depth: not with %s", mode->name);
     if (given->close && !mode->reconnects)
         refuse("--close: not with %s", mode->name);
+    if (options->reset && strncmp(options->url, "tcp:", 4) != 0)
+        refuse("--close reset: only TCP has resets: use --close orderly");
+    if (given->sources && strncmp(options->url, "tcp:", 4) != 0)
+        refuse("--sources: only TCP has source addresses");
     if (options->count > 0 && mode->holds)
         refuse("--count: not with %s", mode->name);
     if (options->count > 0 && (given->warmup || given->seconds))

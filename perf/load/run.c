@@ -14,6 +14,7 @@
 enum {
     CONNECTING_MAX = 256, /* at once, so that a server's backlog isn't what is measured */
     STALL_SECONDS = 5,    /* without a single answer: give up */
+    RETRY_NS = 1000000,   /* a full backlog has room again: nobody tells */
     TICK_NS = 200000000,  /* the longest sleep: stalls are noticed, and progress shown */
 };
 
@@ -22,20 +23,6 @@ static uint64_t clock_ns(void)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return now.tv_sec * SECOND_NS + now.tv_nsec;
-}
-
-static void push_ready(struct run *run, struct connection *c)
-{
-    c->next_ready = NULL;
-    *(run->first_ready ? &run->last_ready->next_ready : &run->first_ready) = c;
-    run->last_ready = c;
-}
-
-static struct connection *pop_ready(struct run *run)
-{
-    struct connection *c = run->first_ready;
-    run->first_ready = c->next_ready;
-    return c;
 }
 
 static bool opens_for_request(const struct run *run)
@@ -81,8 +68,8 @@ static void issue_on(struct run *run, struct connection *c)
 
 static void issue_requests(struct run *run)
 {
-    while (run->first_ready && may_issue(run) && next_due_ns(run) <= run->now_ns) {
-        struct connection *c = pop_ready(run);
+    while (run->ready.first && may_issue(run) && next_due_ns(run) <= run->now_ns) {
+        struct connection *c = queue_pop(&run->ready);
         if (c->state == IS_OPEN || opens_for_request(run))
             issue_on(run, c);
     }
@@ -92,7 +79,7 @@ void run_connected(struct run *run, struct connection *c)
 {
     run->progress_ns = run->now_ns;
     if (!opens_for_request(run))
-        push_ready(run, c);
+        queue_push(&run->ready, c);
 }
 
 void run_answered(struct run *run, struct connection *c, uint64_t due_ns)
@@ -106,7 +93,7 @@ void run_answered(struct run *run, struct connection *c, uint64_t due_ns)
     if (run->options->mode->reconnects)
         connection_close(run, c);
     else if (!run->options->mode->holds && c->issued - c->answered == run->options->depth - 1)
-        push_ready(run, c); /* it was full until now, so it isn't in the list yet */
+        queue_push(&run->ready, c); /* it was full until now, so it isn't in the list yet */
 }
 
 void run_closed(struct run *run, struct connection *c)
@@ -115,7 +102,7 @@ void run_closed(struct run *run, struct connection *c)
     if (c->state == IS_RETIRED)
         run->retired++;
     else if (run->options->mode->reconnects)
-        push_ready(run, c);
+        queue_push(&run->ready, c);
 }
 
 static int64_t server_cpu_ns(const struct run *run)
@@ -172,7 +159,7 @@ static bool window_is_over(const struct run *run)
         return true;
     if (limit == 0)
         return run->now_ns >= run->deadline_ns;
-    bool out_of_connections = run->options->mode->holds && !run->first_ready;
+    bool out_of_connections = run->options->mode->holds && !run->ready.first;
     return run->outstanding == 0 && (run->issued >= limit || out_of_connections);
 }
 
@@ -260,6 +247,8 @@ static uint64_t sleep_ns(const struct run *run)
 {
     if (run->options->rate > 0 && may_issue(run))
         return 0;
+    if (run->waiting.first)
+        return RETRY_NS;
     bool timed = run->phase == WARMING_UP || run->phase == HOLDING ||
                  (run->phase == MEASURING && request_limit(run) == 0);
     if (!timed || run->deadline_ns > run->now_ns + TICK_NS)
@@ -283,6 +272,7 @@ static int loop(struct run *run)
     bool terminal = isatty(STDERR_FILENO);
     uint64_t shown_ns = run->now_ns;
     while (run->phase != DONE) {
+        connection_retry_waiting(run);
         advance_phase(run);
         issue_requests(run);
         int error = -ring_enter(&run->ring, sleep_ns(run));
@@ -316,7 +306,7 @@ static int make_connections(struct run *run)
     for (unsigned i = 0; i < count; i++) {
         run->connections[i].due_ns = due_ns + (size_t)i * depth;
         if (opens_for_request(run))
-            push_ready(run, &run->connections[i]);
+            queue_push(&run->ready, &run->connections[i]);
     }
     return 0;
 }

@@ -45,10 +45,11 @@ struct run {
     uint64_t schedule_ns, scheduled; /* open loop: when the first request was due, and how many were since */
 
     struct connection *connections;
-    struct connection *first_ready, *last_ready; /* may take a request */
-    uint64_t issued, outstanding;                /* requests */
-    uint64_t opened;                             /* connections ever */
-    unsigned connecting, open, retired;          /* connections now; open: hold a descriptor */
+    struct queue ready;           /* may take a request */
+    struct queue waiting;         /* for a place in the backlog of a Unix socket; they count as connecting */
+    uint64_t issued, outstanding; /* requests */
+    uint64_t opened;              /* connections ever */
+    unsigned connecting, open, retired; /* connections now; open: hold a descriptor */
 };
 
 /* run: zeroed, but for its target. Prints what fails, and returns 0 or -1; failures of connections are in the
