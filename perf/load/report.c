@@ -28,14 +28,14 @@ static struct figures derive(const struct run *run)
     bool memory_known = r->resident_before >= 0 && r->resident_after >= 0;
     double held = run->options->mode->holds ? (double)r->requests : 0;
     struct figures figures = {
-        .rate = r->seconds > 0 ? r->requests / r->seconds : 0,
-        .bytes_per_second = r->seconds > 0 ? r->bytes_received / r->seconds : 0,
+        .rate = r->seconds > 0 ? r->answered / r->seconds : 0,
+        .bytes_per_second = r->seconds > 0 ? r->answered * run->options->size / r->seconds : 0,
         .p50_us = quantile_us(run, 0.5),
         .p99_us = quantile_us(run, 0.99),
         .p999_us = quantile_us(run, 0.999),
         .max_us = r->latency.max / 1e3,
-        .server_cpu_ns = ratio(r->server_cpu_ns, r->requests),
-        .generator_cpu_ns = ratio(r->generator_cpu_ns, r->requests),
+        .server_cpu_ns = ratio(r->server_cpu_ns, r->answered),
+        .generator_cpu_ns = ratio(r->generator_cpu_ns, r->answered),
         .server_busy = ratio(r->server_cpu_ns, r->seconds * 1e9),
         .generator_busy = ratio(r->generator_cpu_ns, r->seconds * 1e9),
         .resident_per_connection = -1,
@@ -143,6 +143,7 @@ void report_json(const struct run *run)
     json_number("rate", f.rate);
     json_number("rate_wanted", o->rate > 0 ? o->rate : -1);
     printf(",\"rate_kept\":%s", o->rate == 0 ? "null" : run_missed_rate(run) ? "false" : "true");
+    json_count("unsent", r->unsent);
     json_number("p50_us", f.p50_us);
     json_number("p99_us", f.p99_us);
     json_number("p999_us", f.p999_us);

@@ -1,6 +1,7 @@
 #include "run.h"
 
 #include "process.h"
+#include "schedule.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -9,13 +10,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SECOND_NS UINT64_C(1000000000)
-
 enum {
-    CONNECTING_MAX = 256, /* at once, so that a server's backlog isn't what is measured */
-    STALL_SECONDS = 5,    /* without a single answer: give up */
-    RETRY_NS = 1000000,   /* a full backlog has room again: nobody tells */
-    TICK_NS = 200000000,  /* the longest sleep: stalls are noticed, and progress shown */
+    RETRY_NS = 1000000,  /* a full backlog has room again: nobody tells */
+    TICK_NS = 200000000, /* the longest sleep: stalls are noticed, and progress shown */
 };
 
 static uint64_t clock_ns(void)
@@ -25,60 +22,10 @@ static uint64_t clock_ns(void)
     return now.tv_sec * SECOND_NS + now.tv_nsec;
 }
 
-static bool opens_for_request(const struct run *run)
-{
-    return run->options->mode->reconnects || run->options->mode->holds;
-}
-
-static uint64_t request_limit(const struct run *run)
-{
-    return run->options->mode->holds ? run->options->connections : run->options->count;
-}
-
-static bool may_issue(const struct run *run)
-{
-    uint64_t limit = request_limit(run);
-    if (run->phase != WARMING_UP && run->phase != MEASURING)
-        return false;
-    if (run->options->mode->holds && run->outstanding >= CONNECTING_MAX)
-        return false;
-    return limit == 0 || run->issued < limit;
-}
-
-/* When the next request is due: in a closed loop always now. */
-static uint64_t next_due_ns(const struct run *run)
-{
-    if (run->options->rate == 0)
-        return run->now_ns;
-    return run->schedule_ns + (uint64_t)(run->scheduled * (SECOND_NS / run->options->rate));
-}
-
-static void issue_on(struct run *run, struct connection *c)
-{
-    if (opens_for_request(run))
-        connection_open(run, c);
-    do {
-        if (c->state == IS_RETIRED)
-            return;
-        connection_issue(run, c, next_due_ns(run));
-        run->scheduled++;
-    } while (c->issued - c->answered < run->options->depth && may_issue(run));
-    connection_flush(run, c);
-}
-
-static void issue_requests(struct run *run)
-{
-    while (run->ready.first && may_issue(run) && next_due_ns(run) <= run->now_ns) {
-        struct connection *c = queue_pop(&run->ready);
-        if (c->state == IS_OPEN || opens_for_request(run))
-            issue_on(run, c);
-    }
-}
-
 void run_connected(struct run *run, struct connection *c)
 {
     run->progress_ns = run->now_ns;
-    if (!opens_for_request(run))
+    if (!schedule_opens_connections(run))
         queue_push(&run->ready, c);
 }
 
@@ -86,13 +33,14 @@ void run_answered(struct run *run, struct connection *c, uint64_t due_ns)
 {
     run->progress_ns = run->now_ns;
     run->outstanding--;
-    if (run->phase == MEASURING) {
+    run->results.answered += run->phase == MEASURING;
+    if (schedule_counts(run, due_ns)) {
         run->results.requests++;
         histogram_add(&run->results.latency, run->now_ns - due_ns);
     }
     if (run->options->mode->reconnects)
         connection_close(run, c);
-    else if (!run->options->mode->holds && c->issued - c->answered == run->options->depth - 1)
+    else if (!run->touching && c->issued - c->answered == run->options->depth - 1)
         queue_push(&run->ready, c); /* it was full until now, so it isn't in the list yet */
 }
 
@@ -125,20 +73,22 @@ static void enter_phase(struct run *run, enum phase phase, double seconds)
 static void begin_window(struct run *run)
 {
     struct results *results = &run->results;
-    results->bytes_sent = results->bytes_received = 0;
+    results->requests = results->answered = results->bytes_sent = results->bytes_received = 0;
+    results->latency = (struct histogram){ 0 };
     results->server_cpu_ns = server_cpu_ns(run);
     results->generator_cpu_ns = process_cpu_ns(getpid());
-    run->started_ns = run->now_ns = clock_ns();
+    run->window_began_ns = run->now_ns = clock_ns();
     enter_phase(run, MEASURING, run->options->seconds);
+    run->window_ends_ns = run->deadline_ns;
 }
 
 static void begin_traffic(struct run *run)
 {
-    run->schedule_ns = run->now_ns;
-    if (run->options->mode->holds || run->options->warmup == 0)
-        begin_window(run);
+    if (run->touching || run->options->warmup == 0)
+        begin_window(run); /* which takes some time: the first request is due after that */
     else
         enter_phase(run, WARMING_UP, run->options->warmup);
+    schedule_begin(run);
 }
 
 static void end_window(struct run *run)
@@ -148,19 +98,24 @@ static void end_window(struct run *run)
     bool known = cpu_ns >= 0 && results->server_cpu_ns >= 0;
     results->server_cpu_ns = known ? cpu_ns - results->server_cpu_ns : -ENOENT;
     results->generator_cpu_ns = process_cpu_ns(getpid()) - results->generator_cpu_ns;
-    results->seconds = (clock_ns() - run->started_ns) / (double)SECOND_NS;
-    enter_phase(run, run->options->mode->holds ? HOLDING : DRAINING, run->options->seconds);
+    results->seconds = (clock_ns() - run->window_began_ns) / (double)SECOND_NS;
+    enter_phase(run, run->touching ? HOLDING : DRAINING, run->options->seconds);
 }
 
 static bool window_is_over(const struct run *run)
 {
-    uint64_t limit = request_limit(run);
-    if (run->retired == run->options->connections)
+    uint64_t limit = schedule_limit(run);
+    if (schedule_has_nobody(run))
         return true;
     if (limit == 0)
         return run->now_ns >= run->deadline_ns;
-    bool out_of_connections = run->options->mode->holds && !run->ready.first;
-    return run->outstanding == 0 && (run->issued >= limit || out_of_connections);
+    return run->outstanding == 0 && run->issued >= limit;
+}
+
+/* Nothing more is sent, and nothing has to be answered. */
+static bool is_quiet(const struct run *run)
+{
+    return run->outstanding == 0 && (!schedule_goes_on(run) || schedule_has_nobody(run));
 }
 
 static void open_connections(struct run *run)
@@ -198,7 +153,8 @@ static void advance_phase(struct run *run)
             enter_phase(run, DRAINING, 0);
         break;
     case DRAINING:
-        if (run->outstanding == 0) {
+        if (is_quiet(run)) {
+            run->results.unsent = schedule_unsent(run);
             close_connections(run);
             enter_phase(run, CLOSING, 0);
         }
@@ -245,12 +201,12 @@ static void show_progress(const struct run *run, uint64_t *shown_ns)
  * pays for waking it. */
 static uint64_t sleep_ns(const struct run *run)
 {
-    if (run->options->rate > 0 && may_issue(run))
+    if (schedule_is_paced(run) && schedule_goes_on(run))
         return 0;
     if (run->waiting.first)
         return RETRY_NS;
     bool timed = run->phase == WARMING_UP || run->phase == HOLDING ||
-                 (run->phase == MEASURING && request_limit(run) == 0);
+                 (run->phase == MEASURING && schedule_limit(run) == 0);
     if (!timed || run->deadline_ns > run->now_ns + TICK_NS)
         return TICK_NS;
     return run->deadline_ns > run->now_ns ? run->deadline_ns - run->now_ns : 0;
@@ -274,7 +230,7 @@ static int loop(struct run *run)
     while (run->phase != DONE) {
         connection_retry_waiting(run);
         advance_phase(run);
-        issue_requests(run);
+        schedule_issue(run);
         int error = -ring_enter(&run->ring, sleep_ns(run));
         if (error) {
             fprintf(stderr, "error: wait: %s\n", strerror(error));
@@ -305,7 +261,7 @@ static int make_connections(struct run *run)
     }
     for (unsigned i = 0; i < count; i++) {
         run->connections[i].due_ns = due_ns + (size_t)i * depth;
-        if (opens_for_request(run))
+        if (schedule_opens_connections(run))
             queue_push(&run->ready, &run->connections[i]);
     }
     return 0;
@@ -320,6 +276,7 @@ static void free_connections(struct run *run)
 int run_execute(struct run *run, const struct options *options)
 {
     run->options = options;
+    run->touching = options->mode->holds;
     int result = -1;
     if (payload_init(&run->payload, options->lines, options->size)) {
         fputs("error: out of memory\n", stderr);
@@ -334,7 +291,7 @@ int run_execute(struct run *run, const struct options *options)
     run->results.resident_before = run->results.resident_after = server_resident_bytes(run);
     run->results.server_cpu_ns = run->results.generator_cpu_ns = -ENOENT;
     enter_phase(run, OPENING, 0);
-    if (opens_for_request(run))
+    if (schedule_opens_connections(run))
         begin_traffic(run);
     result = loop(run);
 
@@ -349,5 +306,5 @@ no_connections:
 bool run_missed_rate(const struct run *run)
 {
     const struct results *results = &run->results;
-    return run->options->rate > 0 && results->requests < 0.99 * run->options->rate * results->seconds;
+    return run->options->rate > 0 && results->answered < 0.99 * run->options->rate * results->seconds;
 }

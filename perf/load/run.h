@@ -15,12 +15,21 @@
 #include "ring.h"
 #include "target.h"
 
+#define SECOND_NS UINT64_C(1000000000)
+
+enum {
+    CONNECTING_MAX = 256, /* at once, so that a server's backlog isn't what is measured */
+    STALL_SECONDS = 5,    /* without a single answer: give up */
+};
+
 enum phase { OPENING, WARMING_UP, MEASURING, HOLDING, DRAINING, CLOSING, DONE };
 
 /* What the measured window showed. Negative: not known. */
 struct results {
     double seconds;
-    uint64_t requests;
+    uint64_t requests; /* that count: with --rate all that were due in the window, else the same as … */
+    uint64_t answered; /* in the window */
+    uint64_t unsent;   /* due in the window, but never sent: the server is far too slow for --rate */
     uint64_t bytes_sent, bytes_received;
     uint64_t wrong_bytes; /* of the whole run, like the failures */
     int64_t server_cpu_ns, generator_cpu_ns;
@@ -40,9 +49,11 @@ struct run {
     enum phase phase;
     uint64_t now_ns;      /* read once for each batch of completions: all its answers arrived by then */
     uint64_t deadline_ns; /* of the phase */
-    uint64_t started_ns;  /* the measured window */
-    uint64_t progress_ns; /* when the server last answered */
+    uint64_t window_began_ns, window_ends_ns; /* measured */
+    uint64_t progress_ns;                     /* when the server last answered */
     uint64_t schedule_ns, scheduled; /* open loop: when the first request was due, and how many were since */
+
+    bool touching; /* idle connections have yet to send their one request */
 
     struct connection *connections;
     struct queue ready;           /* may take a request */

@@ -1,7 +1,10 @@
 """rondo-load: every mode against servers that are right, and against servers that lie, stall and break off."""
+import json
+import threading
+import time
 import unittest
 
-from generator import LoadTest, s
+from generator import LoadTest, run, s
 
 MODES = (
     ("pingpong", "--count", 2000),
@@ -71,10 +74,6 @@ class Modes(LoadTest):
 
 class UnixBacklog(LoadTest):
     def test_a_full_backlog_is_waited_for_and_nothing_is_lost(self):
-        def echo(sock, _):
-            while data := sock.recv(1 << 16):
-                sock.sendall(data)
-
         server = self.lie(echo, path=self.path, backlog=0)
         for mode, options in ("pingpong", ("--connections", 100)), ("connect", ("--connections", 50)):
             with self.subTest(mode=mode):
@@ -82,6 +81,182 @@ class UnixBacklog(LoadTest):
                 self.assertEqual(report["requests"], 300)
         report = self.load("idle", server.url, "--connections", 100, "--seconds", 0.05)
         self.assertEqual(report["requests"], 100)
+
+
+def echo(sock, _):
+    while data := sock.recv(1 << 16):
+        sock.sendall(data)
+
+
+def changed(data, at):
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1:]
+
+
+class Lies(LoadTest):
+    """What a server does wrong is found, and called by its name."""
+
+    def fails(self, kind, mode, serve, *options, **named):
+        report = self.load(mode, self.lie(serve, **named).url, *options, status=1)
+        self.assertGreater(report["errors"].pop(kind), 0, report)
+        self.assertEqual(sum(report["errors"].values()), 0, report)
+        return report
+
+    def on_the_third_request(self, answer):
+        """Serve two well, then so: answer(sock, data) says what to send; None ends it."""
+        def serve(sock, _):
+            for number in range(1 << 30):
+                data = s.receive(sock, 64)
+                if not data:
+                    return
+                data = answer(sock, data) if number == 2 else data
+                if data is None:
+                    return
+                sock.sendall(data)
+        return serve
+
+    def test_a_flipped_bit(self):
+        for at in 0, 63:
+            with self.subTest(at=at):
+                report = self.fails("wrong_byte", "pingpong", self.on_the_third_request(lambda _, d: changed(d, at)),
+                                    "--connections", 1, "--count", 30)
+                self.assertEqual(report["wrong_bytes"], 1)
+
+    def test_a_flipped_bit_in_a_megabyte(self):
+        def serve(sock, _):
+            data = s.receive(sock, 1 << 20)
+            sock.sendall(changed(data, 987654))
+            echo(sock, _)
+
+        report = self.fails("wrong_byte", "bulk", serve, "--size", 1 << 20, "--connections", 2, "--count", 6)
+        self.assertEqual(report["wrong_bytes"], 2)
+
+    def test_a_dropped_byte(self):
+        def serve(sock, _):
+            sock.sendall(s.receive(sock, 128)[1:])
+            echo(sock, _)
+
+        report = self.load("pipelined", self.lie(serve).url, "--connections", 1, "--count", 40, status=1)
+        self.assertGreater(report["wrong_bytes"], 40 * 32)
+        self.assertEqual(report["errors"]["timeout"], 1, "the last answer misses a byte")
+
+    def test_a_byte_too_many(self):
+        self.fails("wrong_byte", "pingpong", self.on_the_third_request(lambda _, data: data + b"!"),
+                   "--connections", 1, "--count", 30)
+
+    def test_the_answer_to_another_connection(self):
+        for mode, lines in (("pingpong", ()), ("pipelined", ()), ("pingpong", ("--lines",))):
+            with self.subTest(mode=mode, lines=lines):
+                both, held = threading.Barrier(2), {}
+
+                def serve(sock, number):
+                    held[number] = s.receive(sock, 64)
+                    both.wait()
+                    sock.sendall(held[1 - number])
+                    echo(sock, number)
+
+                report = self.fails("wrong_byte", mode, serve, "--connections", 2, "--count", 64, *lines)
+                self.assertGreater(report["wrong_bytes"], 100)
+
+    def test_the_answers_of_before_again(self):
+        def serve(sock, _):
+            first = s.receive(sock, 64)
+            sock.sendall(first)
+            while s.receive(sock, 64):
+                sock.sendall(first)
+
+        for lines in (), ("--lines",):
+            self.fails("wrong_byte", "pingpong", serve, "--connections", 1, "--count", 10, *lines)
+
+    def test_an_early_end(self):
+        for unix in None, self.path:
+            with self.subTest(unix=unix):
+                report = self.fails("early_eof", "pingpong", self.on_the_third_request(lambda *_: None),
+                                    "--connections", 4, "--count", 1000, path=unix)
+                self.assertEqual((report["requests"], report["wrong_bytes"]), (8, 0))
+
+    def test_a_reset(self):
+        def serve(sock, _):
+            s.receive(sock, 64)
+            s.reset(sock)
+
+        report = self.fails("reset", "pingpong", serve, "--connections", 4, "--count", 1000)
+        self.assertEqual(report["requests"], 0)
+
+    def test_an_early_end_of_each_new_connection(self):
+        self.fails("early_eof", "connect", lambda sock, _: s.receive(sock, 64), "--connections", 4, "--count", 100)
+
+    def test_an_end_of_idle_connections(self):
+        def serve(sock, _):
+            sock.sendall(s.receive(sock, 64))
+
+        report = self.fails("early_eof", "idle", serve, "--connections", 5, "--seconds", 30)
+        self.assertEqual(report["requests"], 5)
+
+    def test_silence(self):
+        def serve(sock, _):
+            sock.sendall(s.receive(sock, 64))
+            s.receive_all(sock)
+
+        report = self.fails("timeout", "pingpong", serve, "--connections", 3, "--count", 100)
+        self.assertEqual(report["requests"], 3)
+
+
+class OpenLoop(LoadTest):
+    """--rate: what is late counts from when it was due, and nothing is left out."""
+    RATE, STALL = 500, 0.3
+
+    def stalling(self, after):
+        """An echo that does nothing for a while, once, after so many requests of all connections."""
+        left, running = [after], threading.Lock()
+
+        def serve(sock, _):
+            while data := s.receive(sock, 64):
+                with running:
+                    left[0] -= 1
+                    if left[0] == 0:
+                        time.sleep(self.STALL)  # this is what is tested, not a wait for something
+                sock.sendall(data)
+        return self.lie(serve).url
+
+    def assert_stall_is_seen(self, report):
+        """A third of all requests were due in the stall, evenly: a closed loop would have asked only once on each of
+        five connections."""
+        self.assertGreaterEqual(report["max_us"], 250e3)
+        self.assertGreaterEqual(report["p99_us"], 200e3)
+
+    def test_a_stall_shows_in_the_latency_and_the_schedule_stays(self):
+        for options in ("--count", 500), ("--seconds", 1, "--warmup", 0), ("--seconds", 1, "--warmup", 0.1):
+            with self.subTest(options=options):
+                report = self.load("pingpong", self.stalling(200), "--connections", 5, "--rate", self.RATE, *options)
+                self.assertAlmostEqual(report["requests"], 500, delta=1)
+                self.assertEqual(report["unsent"], 0)
+                self.assert_stall_is_seen(report)
+
+    def test_a_stall_at_the_end_is_not_cut_off(self):
+        report = self.load("pingpong", self.stalling(490), "--connections", 5, "--rate", self.RATE, "--seconds", 1,
+                           "--warmup", 0)
+        self.assertAlmostEqual(report["requests"], 500, delta=1)
+        self.assertGreaterEqual(report["max_us"], 250e3)
+        self.assertFalse(report["rate_kept"])
+
+    def test_new_connections_have_a_schedule_too(self):
+        report = self.load("connect", self.stalling(200), "--connections", 5, "--rate", self.RATE, "--count", 500)
+        self.assertEqual(report["requests"], 500)
+        self.assert_stall_is_seen(report)
+
+    def test_a_server_that_is_far_too_slow_is_told(self):
+        def serve(sock, _):
+            while data := s.receive(sock, 64):
+                time.sleep(0.01)
+                sock.sendall(data)
+
+        status, stdout, stderr = run("pingpong", self.lie(serve).url, "--connections", 1, "--rate", 100000,
+                                     "--seconds", 0.1, "--warmup", 0, "--json")
+        self.assertEqual(status, 0, stderr)
+        report = json.loads(stdout)
+        self.assertFalse(report["rate_kept"])
+        self.assertAlmostEqual(report["requests"] + report["unsent"], 10000, delta=2)
+        self.assertIn("can't be kept", stderr)
 
 
 class WrongUsage(LoadTest):
