@@ -16,7 +16,7 @@ enum { OTHER_DESCRIPTORS = 16 };
 /* A closed connection keeps its descriptor until the ring gets to it, while its successor has one already. */
 static unsigned descriptors_needed(const struct options *options)
 {
-    return options->connections * (options->mode->reconnects ? 2 : 1) + OTHER_DESCRIPTORS;
+    return options->connections * (options->mode->reconnects ? 2 : 1) + options->greedy + OTHER_DESCRIPTORS;
 }
 
 static bool raise_descriptor_limit(unsigned needed)
@@ -43,8 +43,9 @@ int main(int argc, char **argv)
         return 2;
     }
     if (!raise_descriptor_limit(descriptors_needed(&options))) {
-        fprintf(stderr, "error: --connections %u: more than this process may have descriptors\n",
-                options.connections);
+        fprintf(stderr,
+                "error: %u connections: more than this process may have descriptors: see ulimit -Hn\n",
+                options.connections + options.greedy);
         return 2;
     }
     if (target_resolve(&run.target, options.url))

@@ -16,6 +16,7 @@ struct mode {
     bool holds;      /* one request for each connection, which then stays open */
     bool paced;      /* --rate is possible */
     bool deep;       /* --depth is possible */
+    bool besieged;   /* --greedy is possible */
 };
 
 struct options {
@@ -24,10 +25,13 @@ struct options {
     unsigned connections, depth, sources;
     size_t size; /* of a message, in bytes */
     double seconds, warmup;
-    uint64_t count; /* of requests; 0: as many as the time allows */
-    double rate;    /* requests per second; 0: as fast as the answers come */
-    pid_t server;   /* 0: unknown */
-    bool lines, reset, json;
+    uint64_t count;            /* of requests; 0: as many as the time allows */
+    double rate;               /* requests per second; 0: as fast as the answers come */
+    unsigned active;           /* of the idle connections */
+    unsigned greedy;           /* hostile peers, beside the connections */
+    uint64_t greedy_bytes_max; /* that all of them send */
+    pid_t server;              /* 0: unknown */
+    bool lines, reset, json, wait_for_stdin;
 };
 
 /* Returns when there is something to run; else prints help or what is wrong, and exits with 0 or 2. */

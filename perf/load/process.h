@@ -15,4 +15,8 @@ int64_t process_cpu_ns(pid_t pid);
  * two CPUs may be off by half a megabyte. */
 int64_t process_resident_bytes(pid_t pid);
 
+/* The most that was resident since process_forget_peak, which returns 0 or a negative errno. */
+int64_t process_peak_bytes(pid_t pid);
+int process_forget_peak(pid_t pid);
+
 #endif

@@ -26,7 +26,6 @@ static struct figures derive(const struct run *run)
 {
     const struct results *r = &run->results;
     bool memory_known = r->resident_before >= 0 && r->resident_after >= 0;
-    double held = run->options->mode->holds ? (double)r->requests : 0;
     struct figures figures = {
         .rate = r->seconds > 0 ? r->answered / r->seconds : 0,
         .bytes_per_second = r->seconds > 0 ? r->answered * run->options->size / r->seconds : 0,
@@ -40,8 +39,8 @@ static struct figures derive(const struct run *run)
         .generator_busy = ratio(r->generator_cpu_ns, r->seconds * 1e9),
         .resident_per_connection = -1,
     };
-    if (memory_known && held > 0)
-        figures.resident_per_connection = (r->resident_after - r->resident_before) / held;
+    if (memory_known && r->touched > 0)
+        figures.resident_per_connection = (r->resident_after - r->resident_before) / (double)r->touched;
     return figures;
 }
 
@@ -61,7 +60,21 @@ static void print_memory(const struct run *run, const struct figures *figures)
            r->resident_after / 1048576.0);
     if (run->options->mode->holds)
         printf(": %.0f bytes each", figures->resident_per_connection);
+    if (r->resident_peak >= 0)
+        printf(", %.1f at most", r->resident_peak / 1048576.0);
+    if (r->resident_settled >= 0)
+        printf(", %.1f without hostile peers", r->resident_settled / 1048576.0);
     putchar('\n');
+}
+
+static void print_greedy(const struct run *run)
+{
+    const struct options *o = run->options;
+    if (o->greedy > 0)
+        printf("hostile peers %u of %u are left, %.1f MiB sent, %.1f of them in the window%s\n",
+               run->results.greedy_open, o->greedy, run->greedy.bytes_sent / 1048576.0,
+               run->results.greedy_bytes_sent / 1048576.0,
+               run->greedy.bytes_sent >= o->greedy_bytes_max ? ": THE LIMIT" : "");
 }
 
 void report_table(const struct run *run)
@@ -69,8 +82,10 @@ void report_table(const struct run *run)
     const struct options *o = run->options;
     const struct results *r = &run->results;
     struct figures f = derive(run);
-    printf("%s, %u connections, %zu bytes, %u in flight on each\n", o->mode->name, o->connections, o->size,
-           o->depth);
+    printf("%s, %u connections", o->mode->name, o->connections);
+    if (o->active > 0)
+        printf(", %u of them active", o->active);
+    printf(", %zu bytes, %u in flight on each\n", o->size, o->depth);
     printf("requests      %" PRIu64 " in %.2f s, %.0f/s", r->requests, r->seconds, f.rate);
     if (o->rate > 0)
         printf(" of %.0f/s wanted%s", o->rate, run_missed_rate(run) ? ": NOT KEPT" : "");
@@ -83,6 +98,7 @@ void report_table(const struct run *run)
         printf("generator CPU %.0f ns per request, busy %.0f %%\n", f.generator_cpu_ns,
                f.generator_busy * 100);
     print_memory(run, &f);
+    print_greedy(run);
     print_failures(&r->failures);
     if (r->wrong_bytes > 0)
         printf("wrong bytes   %" PRIu64 "\n", r->wrong_bytes);
@@ -101,7 +117,7 @@ static void json_count(const char *key, uint64_t value)
     printf(",\"%s\":%" PRIu64, key, value);
 }
 
-static void json_bytes(const char *key, int64_t value)
+static void json_known(const char *key, int64_t value)
 {
     if (value >= 0)
         json_count(key, value);
@@ -112,12 +128,22 @@ static void json_bytes(const char *key, int64_t value)
 static void json_memory(const struct run *run, const struct figures *figures)
 {
     const struct results *r = &run->results;
-    json_bytes("rss_before_bytes", r->resident_before);
-    json_bytes("rss_after_bytes", r->resident_after);
+    json_known("rss_before_bytes", r->resident_before);
+    json_known("rss_after_bytes", r->resident_after);
     if (run->options->mode->holds && r->resident_before >= 0 && r->resident_after >= 0)
         printf(",\"rss_bytes_per_connection\":%.1f", figures->resident_per_connection);
     else
         printf(",\"rss_bytes_per_connection\":null");
+    json_known("rss_peak_bytes", r->resident_peak);
+    json_known("rss_settled_bytes", r->resident_settled);
+}
+
+static void json_greedy(const struct run *run)
+{
+    bool besieged = run->options->greedy > 0;
+    json_known("greedy_open", besieged ? (int64_t)run->results.greedy_open : -1);
+    json_known("greedy_bytes_sent", besieged ? (int64_t)run->greedy.bytes_sent : -1);
+    json_known("greedy_window_bytes_sent", besieged ? (int64_t)run->results.greedy_bytes_sent : -1);
 }
 
 static void json_failures(const struct failures *failures)
@@ -138,6 +164,8 @@ void report_json(const struct run *run)
     json_count("connections", o->connections);
     json_count("size", o->size);
     json_count("depth", o->depth);
+    json_count("active", o->active);
+    json_count("greedy", o->greedy);
     json_number("seconds", r->seconds);
     json_count("requests", r->requests);
     json_number("rate", f.rate);
@@ -156,6 +184,7 @@ void report_json(const struct run *run)
     json_number("generator_cpu_ns_per_request", f.generator_cpu_ns);
     json_number("generator_busy", f.generator_busy);
     json_memory(run, &f);
+    json_greedy(run);
     json_failures(&r->failures);
     json_count("wrong_bytes", r->wrong_bytes);
     printf("}\n");

@@ -4,6 +4,7 @@
 #include "schedule.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,8 +13,12 @@
 
 enum {
     RETRY_NS = 1000000,  /* a full backlog has room again: nobody tells */
+    FILLING_SECONDS = 5, /* for hostile peers, whose server may read for ever */
     TICK_NS = 200000000, /* the longest sleep: stalls are noticed, and progress shown */
 };
+
+/* The user_data of the poll for --wait-for-stdin. */
+#define START (UINT64_C(1) << 62)
 
 static uint64_t clock_ns(void)
 {
@@ -63,6 +68,11 @@ static int64_t server_resident_bytes(const struct run *run)
     return run->options->server ? process_resident_bytes(run->options->server) : -ENOENT;
 }
 
+static int64_t server_peak_bytes(const struct run *run)
+{
+    return run->peak_known ? process_peak_bytes(run->options->server) : -ENOENT;
+}
+
 static void enter_phase(struct run *run, enum phase phase, double seconds)
 {
     run->phase = phase;
@@ -75,6 +85,7 @@ static void begin_window(struct run *run)
     struct results *results = &run->results;
     results->requests = results->answered = results->bytes_sent = results->bytes_received = 0;
     results->latency = (struct histogram){ 0 };
+    results->greedy_bytes_sent = run->greedy.bytes_sent;
     results->server_cpu_ns = server_cpu_ns(run);
     results->generator_cpu_ns = process_cpu_ns(getpid());
     run->window_began_ns = run->now_ns = clock_ns();
@@ -91,6 +102,39 @@ static void begin_traffic(struct run *run)
     schedule_begin(run);
 }
 
+/* Traffic begins at once, or with --wait-for-stdin when there is something to read. */
+static void get_ready(struct run *run)
+{
+    bool waits = run->options->wait_for_stdin && !(run->touching && run->options->active > 0);
+    enter_phase(run, READY, 0);
+    run->may_start = !waits;
+    if (!waits)
+        return;
+    io_uring_prep_poll_add(ring_request(&run->ring, START), STDIN_FILENO, POLLIN);
+    fputs("ready\n", stderr);
+}
+
+/* Some of the idle connections, spread evenly, play ping-pong from now on. */
+static void activate(struct run *run)
+{
+    unsigned active = run->options->active;
+    for (unsigned i = 0; i < active; i++)
+        queue_push(&run->ready, &run->connections[(uint64_t)i * run->options->connections / active]);
+    run->touching = false;
+    get_ready(run);
+}
+
+static void end_touching(struct run *run)
+{
+    run->results.touched = run->results.requests;
+    if (run->options->active == 0) {
+        enter_phase(run, HOLDING, run->options->seconds);
+        return;
+    }
+    run->results.resident_after = server_resident_bytes(run);
+    activate(run);
+}
+
 static void end_window(struct run *run)
 {
     struct results *results = &run->results;
@@ -98,8 +142,13 @@ static void end_window(struct run *run)
     bool known = cpu_ns >= 0 && results->server_cpu_ns >= 0;
     results->server_cpu_ns = known ? cpu_ns - results->server_cpu_ns : -ENOENT;
     results->generator_cpu_ns = process_cpu_ns(getpid()) - results->generator_cpu_ns;
+    results->greedy_bytes_sent = run->greedy.bytes_sent - results->greedy_bytes_sent;
+    results->greedy_open = run->greedy.open;
     results->seconds = (clock_ns() - run->window_began_ns) / (double)SECOND_NS;
-    enter_phase(run, run->touching ? HOLDING : DRAINING, run->options->seconds);
+    if (run->touching)
+        end_touching(run);
+    else
+        enter_phase(run, DRAINING, 0);
 }
 
 static bool window_is_over(const struct run *run)
@@ -124,12 +173,29 @@ static void open_connections(struct run *run)
         connection_open(run, &run->connections[run->opened]);
 }
 
+static void part_from_greedy(struct run *run)
+{
+    greedy_leave(run);
+    enter_phase(run, PARTING, 0);
+}
+
 static void close_connections(struct run *run)
 {
-    run->results.resident_after = server_resident_bytes(run);
+    run->results.resident_peak = server_peak_bytes(run);
     for (unsigned i = 0; i < run->options->connections; i++)
         if (run->connections[i].state == IS_OPEN)
             connection_close(run, &run->connections[i]);
+    enter_phase(run, CLOSING, 0);
+}
+
+static void end_traffic(struct run *run)
+{
+    if (run->options->active == 0)
+        run->results.resident_after = server_resident_bytes(run);
+    if (run->options->greedy > 0)
+        part_from_greedy(run);
+    else
+        close_connections(run);
 }
 
 static void advance_phase(struct run *run)
@@ -137,7 +203,16 @@ static void advance_phase(struct run *run)
     switch (run->phase) {
     case OPENING:
         open_connections(run);
-        if (run->opened == run->options->connections && run->connecting == 0)
+        greedy_open(run);
+        if (run->opened == run->options->connections && run->connecting == 0 && greedy_are_open(run))
+            enter_phase(run, FILLING, FILLING_SECONDS);
+        break;
+    case FILLING:
+        if (greedy_are_stuck(run) || run->now_ns >= run->deadline_ns)
+            get_ready(run);
+        break;
+    case READY:
+        if (run->may_start)
             begin_traffic(run);
         break;
     case WARMING_UP:
@@ -155,8 +230,19 @@ static void advance_phase(struct run *run)
     case DRAINING:
         if (is_quiet(run)) {
             run->results.unsent = schedule_unsent(run);
+            end_traffic(run);
+        }
+        break;
+    case PARTING:
+        if (run->greedy.open == 0) {
+            enter_phase(run, SETTLING, 0);
+            schedule_begin(run);
+        }
+        break;
+    case SETTLING:
+        if (is_quiet(run)) {
+            run->results.resident_settled = server_resident_bytes(run);
             close_connections(run);
-            enter_phase(run, CLOSING, 0);
         }
         break;
     case CLOSING:
@@ -171,7 +257,8 @@ static void advance_phase(struct run *run)
 /* Somebody is expected to act, and nobody does. */
 static bool stalled(const struct run *run)
 {
-    bool waiting = run->outstanding > 0 || run->connecting > 0 || run->phase == CLOSING;
+    bool waiting = run->outstanding > 0 || run->connecting > 0 || run->greedy.connecting > 0 ||
+                   run->phase == PARTING || run->phase == CLOSING;
     return waiting && run->now_ns - run->progress_ns > STALL_SECONDS * SECOND_NS;
 }
 
@@ -182,6 +269,8 @@ static void give_up(struct run *run)
         if (c->state == IS_CONNECTING || c->state == IS_CLOSING || c->issued > c->answered)
             failures_add(&run->results.failures, FAILURE_TIMEOUT, i, 0);
     }
+    if (run->greedy.connecting > 0 || run->phase == PARTING)
+        failures_add(&run->results.failures, FAILURE_TIMEOUT, run->options->connections, 0);
     if (run->phase == MEASURING)
         end_window(run);
     run->phase = DONE;
@@ -203,7 +292,7 @@ static uint64_t sleep_ns(const struct run *run)
 {
     if (schedule_is_paced(run) && schedule_goes_on(run))
         return 0;
-    if (run->waiting.first)
+    if (run->waiting.first || run->phase == FILLING || (run->phase == OPENING && !greedy_are_open(run)))
         return RETRY_NS;
     bool timed = run->phase == WARMING_UP || run->phase == HOLDING ||
                  (run->phase == MEASURING && schedule_limit(run) == 0);
@@ -218,7 +307,12 @@ static void complete_all(struct run *run)
     unsigned head;
     io_uring_for_each_cqe(&run->ring.uring, head, cqe)
     {
-        connection_complete(run, cqe);
+        if (cqe->user_data & GREEDY)
+            greedy_complete(run, cqe);
+        else if (cqe->user_data == START)
+            run->may_start = true;
+        else
+            connection_complete(run, cqe);
         io_uring_cq_advance(&run->ring.uring, 1);
     }
 }
@@ -284,19 +378,27 @@ int run_execute(struct run *run, const struct options *options)
     }
     if (make_connections(run))
         goto no_connections;
+    if (greedy_init(&run->greedy, options->greedy)) {
+        fputs("error: out of memory\n", stderr);
+        goto no_greedy;
+    }
     if (ring_init(&run->ring, options->connections, options->size * options->depth))
         goto no_ring;
 
     run->now_ns = clock_ns();
     run->results.resident_before = run->results.resident_after = server_resident_bytes(run);
     run->results.server_cpu_ns = run->results.generator_cpu_ns = -ENOENT;
+    run->results.resident_peak = run->results.resident_settled = -ENOENT;
+    run->peak_known = options->server && process_forget_peak(options->server) == 0;
     enter_phase(run, OPENING, 0);
     if (schedule_opens_connections(run))
-        begin_traffic(run);
+        get_ready(run);
     result = loop(run);
 
     ring_fini(&run->ring);
 no_ring:
+    greedy_fini(&run->greedy);
+no_greedy:
     free_connections(run);
 no_connections:
     payload_fini(&run->payload);

@@ -1,14 +1,17 @@
 /* One run of the generator: open connections, let requests flow, measure for a while, drain, close.
  *
- *   OPENING -> WARMING_UP -> MEASURING [-> HOLDING] -> DRAINING -> CLOSING -> DONE
+ *   OPENING [-> FILLING] -> READY -> WARMING_UP -> MEASURING -> DRAINING -> CLOSING -> DONE
  *
- * Modes whose requests open connections start at WARMING_UP; HOLDING is for those which then keep them idle.
+ * Modes whose requests open connections start at READY, which waits for --wait-for-stdin. Idle connections are touched
+ * by a first round of MEASURING; then they are kept for a while, HOLDING, or the active ones of them go on from READY.
+ * Hostile peers first have time to fill their sockets, FILLING, and leave before the end: DRAINING -> PARTING -> SETTLING -> CLOSING.
  * A connection that fails is not replaced; when none is left, the run is DONE early. */
 #ifndef LOAD_RUN_H
 #define LOAD_RUN_H
 
 #include "connection.h"
 #include "failures.h"
+#include "greedy.h"
 #include "histogram.h"
 #include "options.h"
 #include "payload.h"
@@ -22,7 +25,19 @@ enum {
     STALL_SECONDS = 5,    /* without a single answer: give up */
 };
 
-enum phase { OPENING, WARMING_UP, MEASURING, HOLDING, DRAINING, CLOSING, DONE };
+enum phase {
+    OPENING,
+    FILLING,
+    READY,
+    WARMING_UP,
+    MEASURING,
+    HOLDING,
+    DRAINING,
+    PARTING,
+    SETTLING,
+    CLOSING,
+    DONE
+};
 
 /* What the measured window showed. Negative: not known. */
 struct results {
@@ -33,8 +48,12 @@ struct results {
     uint64_t bytes_sent, bytes_received;
     uint64_t wrong_bytes; /* of the whole run, like the failures */
     int64_t server_cpu_ns, generator_cpu_ns;
-    int64_t resident_before,
-        resident_after;       /* the server's, in bytes: before the first connection, and at the end */
+    uint64_t touched;           /* idle connections */
+    uint64_t greedy_bytes_sent; /* in the window */
+    unsigned greedy_open;       /* at the end of the window: the server has closed the others */
+    /* Of the server, in bytes: before the first connection; with all connections, but before active ones of them play;
+     * the most since the beginning; and when hostile peers have left. */
+    int64_t resident_before, resident_after, resident_peak, resident_settled;
     struct histogram latency; /* in nanoseconds */
     struct failures failures;
 };
@@ -45,6 +64,7 @@ struct run {
     struct payload payload;
     struct ring ring;
     struct results results;
+    struct greedy greedy;
 
     enum phase phase;
     uint64_t now_ns;      /* read once for each batch of completions: all its answers arrived by then */
@@ -53,7 +73,9 @@ struct run {
     uint64_t progress_ns;                     /* when the server last answered */
     uint64_t schedule_ns, scheduled; /* open loop: when the first request was due, and how many were since */
 
-    bool touching; /* idle connections have yet to send their one request */
+    bool touching;   /* idle connections have yet to send their one request */
+    bool peak_known; /* the server's memory has been watched from the beginning */
+    bool may_start;  /* --wait-for-stdin: somebody said so */
 
     struct connection *connections;
     struct queue ready;           /* may take a request */

@@ -2,6 +2,9 @@
 
 #include "run.h"
 
+/* It settles with a few requests on each connection, as fast as the answers come. */
+enum { SETTLING_REQUESTS = 20 };
+
 void schedule_begin(struct run *run)
 {
     run->schedule_ns = run->now_ns;
@@ -15,12 +18,14 @@ bool schedule_opens_connections(const struct run *run)
 
 uint64_t schedule_limit(const struct run *run)
 {
+    if (run->phase == SETTLING)
+        return (uint64_t)run->options->connections * SETTLING_REQUESTS;
     return run->touching ? run->options->connections : run->options->count;
 }
 
 bool schedule_is_paced(const struct run *run)
 {
-    return run->options->rate > 0 && !run->touching;
+    return run->options->rate > 0 && !run->touching && run->phase != SETTLING;
 }
 
 /* In a closed loop always now. */
@@ -41,7 +46,8 @@ static bool catches_up(const struct run *run)
 bool schedule_goes_on(const struct run *run)
 {
     uint64_t limit = schedule_limit(run);
-    if (run->phase != WARMING_UP && run->phase != MEASURING && !catches_up(run))
+    bool open = run->phase == WARMING_UP || run->phase == MEASURING || run->phase == SETTLING;
+    if (!open && !catches_up(run))
         return false;
     if (run->touching && run->outstanding >= CONNECTING_MAX)
         return false;

@@ -1,10 +1,11 @@
 """rondo-load: every mode against servers that are right, and against servers that lie, stall and break off."""
 import json
+import subprocess
 import threading
 import time
 import unittest
 
-from generator import LoadTest, run, s
+from generator import LOAD, LoadTest, run, s
 
 MODES = (
     ("pingpong", "--count", 2000),
@@ -259,6 +260,140 @@ class OpenLoop(LoadTest):
         self.assertIn("can't be kept", stderr)
 
 
+class Counting:
+    """An echo that knows how much has come on each connection, and gives up those who send more than they read."""
+
+    def __init__(self, most=1 << 30):
+        self.most, self.received = most, {}
+
+    def __call__(self, sock, number):
+        self.received[number] = 0
+        while data := sock.recv(1 << 16):
+            self.received[number] += len(data)
+            if self.received[number] > self.most:
+                return
+            sock.sendall(data)
+
+
+class IdleAndActive(LoadTest):
+    def test_the_active_ones_play_while_the_others_stay_idle(self):
+        for unix in None, self.path:
+            with self.subTest(unix=unix):
+                counting = Counting()
+                report = self.load("idle", self.lie(counting, path=unix).url, "--connections", 40, "--active", 4,
+                                   "--count", 400)
+                self.assertEqual((report["requests"], report["active"]), (400, 4))
+                self.assertEqual(sorted(counting.received.values())[:36], [64] * 36)
+                self.assertTrue(all(size > 64 for size in sorted(counting.received.values())[36:]))
+
+    def test_memory_is_that_of_the_idle_ones_and_the_rest_of_the_active_ones(self):
+        server = self.rondo()
+        report = self.load("idle", self.url_of(server), "--connections", 500, "--active", 16, "--seconds", 0.2,
+                           "--server-pid", server.pid)
+        self.assertGreater(report["requests"], 16)
+        self.assertGreater(report["p50_us"], 0)
+        self.assertGreater(report["server_cpu_ns_per_request"], 0)
+        self.assertAlmostEqual(report["rss_bytes_per_connection"],
+                               (report["rss_after_bytes"] - report["rss_before_bytes"]) / 500, delta=1)
+        self.assertGreaterEqual(report["rss_peak_bytes"], report["rss_before_bytes"])
+        self.assertIsNone(report["rss_settled_bytes"])
+
+    def test_at_a_fixed_rate(self):
+        report = self.load("idle", self.url_of(self.rondo()), "--connections", 100, "--active", 10, "--rate", 1000,
+                           "--count", 200)
+        self.assertEqual(report["requests"], 200)
+
+
+class Greedy(LoadTest):
+    """Connections that send and never read, beside those that are measured."""
+
+    def test_rondo_serves_on_and_is_back_to_normal(self):
+        for unix in False, True:
+            for mode in "pingpong", "pipelined":
+                with self.subTest(unix=unix, mode=mode):
+                    server = self.rondo(unix=unix)
+                    report = self.load(mode, self.url_of(server), "--greedy", 20, "--connections", 10, "--count", 500,
+                                       "--server-pid", server.pid)
+                    self.assertEqual((report["requests"], report["greedy"], report["greedy_open"]), (500, 20, 20))
+                    self.assertGreater(report["greedy_bytes_sent"], 20 * 65536)
+                    self.assertGreaterEqual(report["rss_peak_bytes"], report["rss_before_bytes"])
+                    self.assertGreater(report["rss_settled_bytes"], 0)
+                    self.assert_all_back(server)
+                    server.close()
+
+    def test_lines(self):
+        report = self.load("pipelined", self.url_of(self.rondo("line")), "--lines", "--greedy", 10, "--count", 500)
+        self.assertEqual(report["greedy_open"], 10)
+
+    def test_a_server_may_close_them(self):
+        report = self.load("pingpong", self.lie(Counting(most=50000)).url, "--greedy", 5, "--connections", 5,
+                           "--count", 100)
+        self.assertEqual((report["requests"], report["greedy_open"]), (100, 0))
+
+    def test_a_server_that_stores_all_survives(self):
+        def serve(sock, _):
+            stored = bytearray()
+            while data := sock.recv(1 << 16):
+                stored += data
+                if len(stored) <= 64 * 1000:  # the well-behaved
+                    sock.sendall(data)
+
+        report = self.load("pingpong", self.lie(serve).url, "--greedy", 3, "--greedy-limit", 4, "--count", 500)
+        self.assertGreaterEqual(report["greedy_bytes_sent"], 4 << 20)
+        self.assertLess(report["greedy_bytes_sent"], 5 << 20)
+
+    def test_a_server_that_they_block_is_found_out(self):
+        one_by_one = threading.Lock()
+
+        def serve(sock, _):
+            while data := sock.recv(1 << 16):
+                with one_by_one:
+                    sock.sendall(data)
+
+        report = self.load("pingpong", self.lie(serve).url, "--greedy", 2, "--connections", 3, "--count", 10**9,
+                           status=1)
+        self.assertEqual(report["errors"]["timeout"], 3)
+
+
+class Together(LoadTest):
+    """--wait-for-stdin: several generators begin at the same time."""
+
+    def start(self, mode, url, *options):
+        process = subprocess.Popen([LOAD, mode, url, "--wait-for-stdin", "--json", *map(str, options)],
+                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.addCleanup(process.communicate)
+        self.addCleanup(process.kill)
+        self.assertEqual(process.stderr.readline(), "ready\n")
+        return process
+
+    def test_nothing_is_sent_before_and_all_after(self):
+        for mode, options, before in (
+            ("pingpong", ("--count", 100, "--connections", 4), [0] * 4),
+            ("connect", ("--count", 100), []),
+            ("idle", ("--connections", 4, "--active", 2, "--count", 100), [64] * 4),
+        ):
+            for told in "go\n", "":  # by a line, and by the end of the file
+                with self.subTest(mode=mode, told=told):
+                    counting = Counting()
+                    process = self.start(mode, self.lie(counting).url, *options)
+                    s.until(lambda: len(counting.received) == len(before), "the connections are accepted")
+                    self.assertEqual(list(counting.received.values()), before)
+                    self.assertIsNone(process.poll())
+                    stdout, stderr = process.communicate(told, timeout=s.PATIENCE)
+                    self.assertEqual((process.returncode, stderr), (0, ""))
+                    self.assertEqual(json.loads(stdout)["requests"], 100)
+
+    def test_two_on_one_server(self):
+        server = self.rondo()
+        both = [self.start("pingpong", self.url_of(server), "--count", 500) for _ in range(2)]
+        for process in both:
+            process.stdin.close()
+        for process in both:
+            self.assertEqual(process.wait(s.PATIENCE), 0)
+            process.stdin = None
+        self.assert_all_back(server)
+
+
 class WrongUsage(LoadTest):
     def test_addresses(self):
         for url, said in (
@@ -280,6 +415,12 @@ class WrongUsage(LoadTest):
             (("connect", "unix:///tmp/x", "--close", "reset"), "orderly"),
             (("pingpong", "unix:///tmp/x", "--sources", 2), "--sources"),
             (("bulk", "tcp://127.0.0.1:1", "--rate", 1), "--rate"),
+            (("bulk", "tcp://127.0.0.1:1", "--greedy", 1), "pingpong or pipelined"),
+            (("pingpong", "tcp://127.0.0.1:1", "--greedy-limit", 1), "only with --greedy"),
+            (("pingpong", "tcp://127.0.0.1:1", "--active", 1), "only with idle"),
+            (("idle", "tcp://127.0.0.1:1", "--connections", 10, "--active", 11), "more than the 10"),
+            (("idle", "tcp://127.0.0.1:1", "--rate", 1), "--active"),
+            (("idle", "tcp://127.0.0.1:1", "--count", 1), "--active"),
             (("pingpong", "tcp://127.0.0.1:1", "--count", 0), "--count"),
         ):
             with self.subTest(arguments=arguments):
