@@ -70,7 +70,9 @@ static int64_t server_resident_bytes(const struct run *run)
 
 static int64_t server_peak_bytes(const struct run *run)
 {
-    return run->peak_known ? process_peak_bytes(run->options->server) : -ENOENT;
+    int64_t peak = run->peak_known ? process_peak_bytes(run->options->server) : -ENOENT;
+    bool is_more = peak < 0 || peak > run->results.resident_after;
+    return is_more ? peak : run->results.resident_after; /* that was counted page by page, the peak was not */
 }
 
 static void enter_phase(struct run *run, enum phase phase, double seconds)
