@@ -22,6 +22,7 @@ struct traffic {
 
 struct rondo_loop {
     struct engine *engine;
+    void *upstairs; /* what the floor above keeps for this shard: transports look there all the time */
     struct timers timers;
     uint64_t now_ns; /* CLOCK_MONOTONIC, when this turn's completions came */
 
@@ -37,7 +38,6 @@ struct rondo_loop {
     struct traffic traffic;
 
     unsigned index;                 /* of the shard */
-    void *upstairs;                 /* what the floor above keeps for this shard */
     struct shard *shard;            /* NULL for a loop without one, in tests */
     void (*stop)(rondo_loop *loop); /* what rondo_stop does there */
 };

@@ -32,21 +32,23 @@ struct stoppable {
 };
 
 struct service {
+    /* One cache line: what a byte touches on its way. */
+    struct segments segments;     /* of its transports' queues */
+    rondo_transport *last_marked; /* of a ring, to be looked at before the next system call; NULL: of none */
+    rondo_call settle;            /* looks at them */
+    size_t unread;                /* bytes that data_received hands back, while it is called */
+
     rondo_loop *loop;
     struct service_settings *settings;
-    struct segments segments;     /* of its transports' queues */
     struct rondo_link transports; /* but those that linger, or did */
     struct rondo_link lingering;  /* the longest first */
     rondo_timer linger_timer;
-    rondo_transport *marked, *last_marked; /* to be looked at before the next system call */
-    rondo_call settle;                     /* does so */
     struct rondo_link stoppables;
     struct rondo_link servers;
     rondo_server **app_servers; /* those of the app; NULL: gone */
     bool draining, aborting;
     bool was_started; /* the app's shard_start has succeeded */
     void *shard_state;
-    size_t unread; /* bytes that data_received hands back, while it is called */
 };
 
 /* Nothing served yet. */

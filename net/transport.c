@@ -181,28 +181,37 @@ rondo_transport *transport_open(struct service *service, const struct transport_
 
 void transport_mark(rondo_transport *t)
 {
-    if (t->marked)
+    if (t->next_marked != NULL)
         return;
     struct service *service = service_of(t->loop);
-    t->marked = true;
-    t->next_marked = NULL;
-    if (service->marked == NULL)
-        service->marked = t;
-    else
-        service->last_marked->next_marked = t;
+    rondo_transport *last = service->last_marked;
+    if (last == NULL) {
+        t->next_marked = t;
+        loop_flush(t->loop, &service->settle, settle_marked);
+    } else {
+        t->next_marked = last->next_marked;
+        last->next_marked = t;
+    }
     service->last_marked = t;
-    loop_flush(t->loop, &service->settle, settle_marked);
+}
+
+static rondo_transport *pop_marked(struct service *service)
+{
+    rondo_transport *last = service->last_marked, *first = last->next_marked;
+    if (first == last)
+        service->last_marked = NULL;
+    else
+        last->next_marked = first->next_marked;
+    first->next_marked = NULL;
+    return first;
 }
 
 /* In the order in which they were marked, also those that these mark. */
 static void settle_marked(rondo_call *call)
 {
     struct service *service = rondo_container_of(call, struct service, settle);
-    for (rondo_transport *t; (t = service->marked) != NULL;) {
-        service->marked = t->next_marked;
-        t->marked = false;
-        settle(t);
-    }
+    while (service->last_marked != NULL)
+        settle(pop_marked(service));
 }
 
 /* Nobody was left to be told of it. */
@@ -382,7 +391,7 @@ static void free_transport(rondo_transport *t)
 {
     assert(t->state == CLOSING && !t->receive.in_kernel && !t->send.in_kernel);
     assert(byte_queue_is_empty(&t->output) && t->flow == NULL);
-    assert(t->items == NULL && !t->has_message && t->watch == NULL && !t->marked);
+    assert(t->items == NULL && !t->has_message && t->watch == NULL && t->next_marked == NULL);
     list_remove(&t->in_service);
     struct service *service = service_of(t->loop);
     if (list_is_empty(&service->lingering))

@@ -41,14 +41,13 @@ enum transport_state { OPEN, HALF_CLOSED, FLUSHING, JOINING, LINGERING, CLOSING 
 struct rondo_transport {
     rondo_loop *loop;
     struct protocol_state *self;
-    rondo_transport *next_marked; /* in service.marked */
+    rondo_transport *next_marked; /* behind the last one the first; NULL: it isn't marked */
     struct byte_queue output;
     uint32_t send_size; /* bytes asked of the send in the kernel */
     int fd;
 
     enum transport_state state : 8;
     unsigned singles : 5;     /* receives to be made one by one, after reading was paused */
-    bool marked : 1;          /* is in service.marked */
     bool made : 1;            /* connection_made has been called */
     bool lost : 1;            /* connection_lost is being, or has been, called */
     bool is_unix : 1;         /* a Unix socket */
