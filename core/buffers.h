@@ -30,9 +30,10 @@ struct buffers {
     char *memory;
     size_t mapped_bytes;
     unsigned stride_shift; /* from one buffer to the next are 2 to the power of this many bytes */
-    size_t size_bytes;   /* of a buffer */
+    size_t size_bytes;     /* of a buffer */
     unsigned count;
-    unsigned lent; /* how many are lent, or a piece of them */
+    bool is_pieced; /* the kernel fills them piece by piece */
+    unsigned lent;  /* how many are lent, or a piece of them */
     unsigned returned_count;
     struct buffer *each;
     uint16_t *returned; /* those that came back since take_returned */

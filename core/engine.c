@@ -14,15 +14,15 @@ const struct engine_size engine_size_default = {
     .completions = 4096,
     .buffers = 1024,
     .buffer_bytes = 16 * 1024,
-    .pieced_buffers = 64,
-    .pieced_buffer_bytes = 64 * 1024,
+    .pieced_buffers = 16,
+    .pieced_buffer_bytes = 256 * 1024,
 };
 
 /* Below these an engine can't serve anybody well. */
 #define SUBMISSIONS_FLOOR 16
 #define COMPLETIONS_FLOOR 64
 #define BUFFERS_FLOOR     32
-#define PIECED_FLOOR      8
+#define PIECED_FLOOR      4
 
 static unsigned half(unsigned value, unsigned floor)
 {

@@ -66,7 +66,6 @@ struct uring {
 
     struct io_uring_buf_ring *buffer_ring;
     size_t buffer_ring_bytes;
-    bool incremental;       /* the kernel fills buffers piece by piece */
     unsigned provided;      /* buffers that are the kernel's, as far as dispatched completions tell */
     uint16_t *returned;     /* room for buffers_take_returned */
     struct op_line starved; /* receives waiting for a buffer */
@@ -442,11 +441,11 @@ static void finish_receive(struct uring *u, struct op *op, int result, unsigned 
     op->more_to_read = completion.more_to_read;
     /* With an EOF or an error some kernels name a buffer. Of one that they fill piece by piece nothing was taken then,
      * whatever the flag says: it stays theirs. */
-    if (!(flags & IORING_CQE_F_BUFFER) || (result <= 0 && u->incremental)) {
+    if (!(flags & IORING_CQE_F_BUFFER) || (result <= 0 && u->engine.buffers.is_pieced)) {
         finish(u, op, &completion);
         return;
     }
-    bool goes_on = u->incremental && (flags & IORING_CQE_F_BUF_MORE);
+    bool goes_on = u->engine.buffers.is_pieced && (flags & IORING_CQE_F_BUF_MORE);
     rondo_bytes lent =
         buffers_lend(buffers, flags >> IORING_CQE_BUFFER_SHIFT, result > 0 ? (size_t)result : 0, goes_on);
     u->provided -= !goes_on;
@@ -632,12 +631,13 @@ static int register_buffers(struct uring *u, unsigned count, unsigned flags)
  * Else each message takes one for itself, and they must outnumber the connections that are busy at the same time. */
 static int open_buffers(struct uring *u, const struct engine_size *size)
 {
-    u->incremental = size->pieced_buffers > 0 && kernel_has(KERNEL_INCREMENTAL_BUFFERS);
-    unsigned count = u->incremental ? size->pieced_buffers : size->buffers;
-    size_t bytes = u->incremental ? size->pieced_buffer_bytes : size->buffer_bytes;
+    bool is_pieced = size->pieced_buffers > 0 && kernel_has(KERNEL_INCREMENTAL_BUFFERS);
+    unsigned count = is_pieced ? size->pieced_buffers : size->buffers;
+    size_t bytes = is_pieced ? size->pieced_buffer_bytes : size->buffer_bytes;
     int rc = buffers_open(&u->engine.buffers, count, bytes);
     if (rc < 0)
         return rc;
+    u->engine.buffers.is_pieced = is_pieced;
     u->buffer_ring_bytes = count * sizeof(struct io_uring_buf);
     u->returned = memory_alloc(count * sizeof *u->returned);
     void *memory =
@@ -645,7 +645,7 @@ static int open_buffers(struct uring *u, const struct engine_size *size)
     u->buffer_ring = memory == MAP_FAILED ? NULL : memory;
     if (u->returned == NULL || u->buffer_ring == NULL)
         return -ENOMEM;
-    rc = register_buffers(u, count, u->incremental ? IOU_PBUF_RING_INC : 0);
+    rc = register_buffers(u, count, is_pieced ? IOU_PBUF_RING_INC : 0);
     if (rc < 0)
         return rc;
     io_uring_buf_ring_init(u->buffer_ring);
@@ -696,7 +696,7 @@ static void probe_multishot_limit(struct uring *u)
             u->cancels_in_kernel++; /* it goes on until the socket's end: one completion for nobody more */
         if (cqe->flags & IORING_CQE_F_BUFFER) {
             unsigned index = cqe->flags >> IORING_CQE_BUFFER_SHIFT;
-            bool goes_on = u->incremental && (cqe->flags & IORING_CQE_F_BUF_MORE);
+            bool goes_on = u->engine.buffers.is_pieced && (cqe->flags & IORING_CQE_F_BUF_MORE);
             buffers_unref(&u->engine.buffers, buffers_lend(&u->engine.buffers, index, 1, goes_on).data);
             u->provided -= !goes_on;
         }
@@ -761,7 +761,7 @@ static void log_features(const struct uring *u, const struct engine_size *size)
               system.release, u->enter_flags & IORING_ENTER_REGISTERED_RING ? "yes" : "no",
               u->enter_flags & IORING_ENTER_NO_IOWAIT ? "yes" : "no", u->multishot_bytes > 0 ? "yes" : "no",
               u->can_be_quiet ? "yes" : "no", size->submissions, size->completions, u->engine.buffers.count,
-              u->engine.buffers.size_bytes, u->incremental ? ", filled piece by piece," : "");
+              u->engine.buffers.size_bytes, u->engine.buffers.is_pieced ? ", filled piece by piece," : "");
 }
 
 static void uring_close(struct engine *engine)

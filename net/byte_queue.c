@@ -177,6 +177,20 @@ bool byte_queue_put_lent(struct byte_queue *queue, struct segments *segments, ro
     return true;
 }
 
+size_t byte_queue_lent_bytes(const struct byte_queue *queue)
+{
+    size_t size = 0;
+    unsigned left = queue->lent;
+    for (const struct segment *s = queue->last; left > 0;) {
+        s = s->next;
+        if (s->kind == SEGMENT_LENT) {
+            size += s->bytes.size;
+            left--;
+        }
+    }
+    return size;
+}
+
 rondo_bytes byte_queue_front(const struct byte_queue *queue)
 {
     return queue->last == NULL ? (rondo_bytes){ 0 } : queue->last->next->bytes;

@@ -58,6 +58,9 @@ bool byte_queue_put_front(struct byte_queue *queue, rondo_bytes bytes);
 /* Do these lent bytes go on where the last ones in the queue end? Then they need no further reference. */
 bool byte_queue_continues(const struct byte_queue *queue, const struct buffers *buffers, rondo_bytes bytes);
 
+/* How many of its bytes are lent. */
+size_t byte_queue_lent_bytes(const struct byte_queue *queue);
+
 /* The first bytes, as they lie; none when it is empty. */
 rondo_bytes byte_queue_front(const struct byte_queue *queue);
 

@@ -26,13 +26,20 @@ bool flow_set_limits(rondo_transport *t, size_t high_bytes, size_t low_bytes)
     return true;
 }
 
+/* A few bytes would hold back a buffer that many others are to share. */
+static bool is_worth_a_buffer(const struct buffers *buffers, rondo_bytes data)
+{
+    return !buffers->is_pieced || data.size >= buffers->size_bytes / 16;
+}
+
 bool flow_hold(rondo_transport *t, rondo_bytes data)
 {
     struct flow *flow = flow_of(t);
     if (flow == NULL)
         return false;
     struct segments *segments = segments_of(t);
-    if (transport_may_keep(t, &flow->inbox) && buffers_own(segments->buffers, data.data))
+    if (buffers_own(segments->buffers, data.data) && is_worth_a_buffer(segments->buffers, data) &&
+        transport_may_keep(t, &flow->inbox))
         return byte_queue_put_lent(&flow->inbox, segments, data);
     t->loop->traffic.bytes_copied += data.size;
     return byte_queue_put_copy(&flow->inbox, data);

@@ -44,6 +44,7 @@ static void drop_write(rondo_transport *t)
 
 static void let_go_of_lent(rondo_transport *t)
 {
+    t->loop->traffic.bytes_copied += byte_queue_lent_bytes(&t->output);
     if (byte_queue_copy_lent(&t->output, segments_of(t)))
         return;
     rondo_log(RONDO_LOG_ERROR, "%s: no memory for bytes its peer doesn't read: connection ended",

@@ -534,7 +534,8 @@ static void timer_expired(rondo_timer *timer)
 bool transport_may_keep(const rondo_transport *t, const struct byte_queue *queue)
 {
     const struct buffers *buffers = &t->loop->engine->buffers;
-    unsigned quota = buffers->count / 32; /* of one queue; and of all together, half of the buffers */
+    unsigned quota =
+        buffers->count / (buffers->is_pieced ? 4 : 32); /* of one queue; and of all, half of the buffers */
     return queue->lent < (quota > 0 ? quota : 1) && buffers->lent <= buffers->count / 2;
 }
 
