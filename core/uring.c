@@ -33,11 +33,12 @@
 #include "core/memory.h"
 #include "core/uring_compat.h"
 
-#define BUFFER_GROUP 0
-#define QUIET        1u
-#define SLICES_MAX   (16 * ENGINE_SEND_SLICES_MAX) /* of all sends in one system call; more take another */
-#define QUIET_MAX    1024                          /* sends of a turn; more are issued as others are */
-#define LENGTH_MAX   (1u << 30) /* of one receive or send: the kernel's limit is a little less than 2 GiB */
+#define BUFFER_GROUP   0
+#define QUIET          1u
+#define SLICES_MAX     (16 * ENGINE_SEND_SLICES_MAX) /* of all sends in one system call; more take another */
+#define QUIET_MAX      1024                          /* sends of a turn; more are issued as others are */
+#define QUIET_BUSYNESS 8          /* completions of a turn, up to which a shard has little to do */
+#define LENGTH_MAX     (1u << 30) /* of one receive or send: the kernel's limit is a little less than 2 GiB */
 
 enum op_kind {
     OP_ACCEPT = 1,
@@ -72,6 +73,7 @@ struct uring {
     unsigned cancelled;     /* of them, to be completed by the next dispatch */
 
     bool can_be_quiet;
+    unsigned busyness; /* completions of the latest dispatch */
     unsigned quiet_count;
     struct quiet_send quiet[QUIET_MAX]; /* issued since the last dispatch */
 
@@ -244,6 +246,14 @@ static size_t size_of(const struct iovec *slices, unsigned count)
     return size;
 }
 
+/* A quiet send lets the call that issues it sleep, so a shard that has little to do saves one of two turns for each
+ * request. A busy one doesn't sleep anyway; there sends with a completion are 2 to 3 % cheaper, since the turn they begin
+ * comes sooner: it takes fewer messages at a time, which are still in the cache (Linux 6.18). */
+static bool pays_to_be_quiet(const struct uring *u)
+{
+    return u->can_be_quiet && u->busyness <= QUIET_BUSYNESS && u->quiet_count < QUIET_MAX;
+}
+
 /* A send that doesn't wait runs inside the system call that issues it. With MSG_WAITALL one that comes up short counts as
  * a failure, which is told, with the bytes that went. So if nothing was told when the call has taken the send, then all
  * was sent; see succeed_quietly. */
@@ -272,7 +282,7 @@ static void uring_send(struct engine *engine, struct op *op, int fd, const struc
     }
     issued(u, op, sqe, OP_SEND, fd);
     size_t size = size_of(slices, count);
-    if (way == SEND_QUIETLY && u->can_be_quiet && u->quiet_count < QUIET_MAX && size <= LENGTH_MAX)
+    if (way == SEND_QUIETLY && pays_to_be_quiet(u) && size <= LENGTH_MAX)
         be_quiet(u, op, sqe, size);
 }
 
@@ -532,6 +542,7 @@ static void uring_dispatch(struct engine *engine)
 
     succeed_quietly(u, head, tail);
     engine->counters.completions += tail - head;
+    u->busyness = tail - head;
     for (; head != tail; head++) {
         struct io_uring_cqe *cqe = &cq->cqes[head & mask];
         uint64_t user_data = cqe->user_data;
