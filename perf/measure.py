@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-LISTENING = re.compile(r"listening on tcp://127\.0\.0\.1:(\d+)")
+LISTENING = re.compile(r"listening on ((?:tcp|unix)://\S+)")
 START_SECONDS = 10
 STOP_SECONDS = 15
 QUIET_SECONDS = 0.5
@@ -87,17 +87,17 @@ def cores():
 class Server:
     """A server process on its own core, for a with statement. Its exit status is part of the measurement."""
 
-    def __init__(self, command):
+    def __init__(self, command, cpus=None):
         self.command = command
+        self.cpus = cpus or {cores()[0]}
 
     def __enter__(self):
-        core = cores()[0]
         self.log = tempfile.TemporaryFile()  # a pipe that nobody empties would block a talkative server
         self.process = subprocess.Popen(self.command, stderr=self.log, stdout=subprocess.DEVNULL,
-                                        preexec_fn=lambda: os.sched_setaffinity(0, {core}))
+                                        preexec_fn=lambda: os.sched_setaffinity(0, self.cpus))
         self.pid = self.process.pid
         try:
-            self.url = f"tcp://127.0.0.1:{self._await_port()}"
+            self.url = self._await_url()
         except BaseException:
             self.process.kill()
             self.process.wait()
@@ -109,12 +109,12 @@ class Server:
         size = os.fstat(self.log.fileno()).st_size
         return os.pread(self.log.fileno(), size, 0).decode(errors="replace").strip()
 
-    def _await_port(self):
+    def _await_url(self):
         until = time.monotonic() + START_SECONDS
         while time.monotonic() < until and self.process.poll() is None:
             found = LISTENING.search(self._output())
             if found:
-                return int(found.group(1))
+                return found.group(1)
             time.sleep(0.01)
         raise Failed(f"{self.command[0]} doesn't listen: {self._output()}")
 
@@ -129,8 +129,21 @@ class Server:
         finally:
             output = self._output()
             self.log.close()
-        if status != 0 and kind is None:
+        if status not in (0, -signal.SIGTERM) and kind is None:
             raise Failed(f"{self.command[0]} ended with status {status}: {output}")
+
+    def counters(self):
+        """What it prints on SIGUSR1, summed over its shards; None if it doesn't."""
+        before = self._output()
+        self.process.send_signal(signal.SIGUSR1)
+        until = time.monotonic() + 1
+        while time.monotonic() < until:
+            lines = re.findall(r"^\{.*\}$", self._output()[len(before):], re.M)
+            if lines:
+                shards = [json.loads(line) for line in lines]
+                return {key: sum(shard.get(key, 0) for shard in shards) for key in shards[0]}
+            time.sleep(0.01)
+        return None
 
     def resident_bytes(self):
         """Counted page by page, as VmRSS is not: that is a sum of counters updated in batches."""
@@ -183,6 +196,13 @@ def table(rows):
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
         print("  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip())
+
+
+def markdown(rows):
+    """The same, as lines of a table in Markdown."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = ["| " + " | ".join(text.ljust(width) for text, width in zip(row, widths)) + " |" for row in rows]
+    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
 
 
 def _output(*command):

@@ -324,10 +324,12 @@ static int loop(struct run *run)
     bool terminal = isatty(STDERR_FILENO);
     uint64_t shown_ns = run->now_ns;
     while (run->phase != DONE) {
+        enum phase before = run->phase;
         connection_retry_waiting(run);
         advance_phase(run);
         schedule_issue(run);
-        int error = -ring_enter(&run->ring, sleep_ns(run));
+        bool goes_on = run->phase != before; /* maybe it is over, too, before anything happens */
+        int error = -ring_enter(&run->ring, goes_on ? 0 : sleep_ns(run));
         if (error) {
             fprintf(stderr, "error: wait: %s\n", strerror(error));
             return -1;
