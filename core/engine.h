@@ -175,6 +175,7 @@ static inline void engine_read_file(struct engine *engine, struct op *op, int fd
     engine->ops->read_file(engine, op, fd, offset, memory);
 }
 
+/* Close a socket. A success may be quiet, as that of a send. */
 static inline void engine_close_fd(struct engine *engine, struct op *op, int fd)
 {
     engine->ops->close_fd(engine, op, fd);

@@ -52,10 +52,10 @@ enum op_kind {
     OP_WAKE
 };
 
-/* A send that completes by saying nothing. */
-struct quiet_send {
+/* An operation that succeeds by saying nothing. */
+struct quiet_op {
     struct op *op;
-    int size;
+    int result; /* then */
 };
 
 struct uring {
@@ -75,7 +75,7 @@ struct uring {
     bool can_be_quiet;
     unsigned busyness; /* completions of the latest dispatch */
     unsigned quiet_count;
-    struct quiet_send quiet[QUIET_MAX]; /* issued since the last dispatch */
+    struct quiet_op quiet[QUIET_MAX]; /* issued since the last dispatch */
 
     struct op wake;
     int wake_fd;
@@ -246,12 +246,25 @@ static size_t size_of(const struct iovec *slices, unsigned count)
     return size;
 }
 
+static bool can_skip_success(const struct uring *u)
+{
+    return u->can_be_quiet && u->quiet_count < QUIET_MAX;
+}
+
+static void skip_success(struct uring *u, struct op *op, struct io_uring_sqe *sqe, int result)
+{
+    sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+    sqe->user_data |= QUIET;
+    op->quiet = true;
+    u->quiet[u->quiet_count++] = (struct quiet_op){ op, result };
+}
+
 /* A quiet send lets the call that issues it sleep, so a shard that has little to do saves one of two turns for each
  * request. A busy one doesn't sleep anyway; there sends with a completion are 2 to 3 % cheaper, since the turn they begin
  * comes sooner: it takes fewer messages at a time, which are still in the cache (Linux 6.18). */
 static bool pays_to_be_quiet(const struct uring *u)
 {
-    return u->can_be_quiet && u->busyness <= QUIET_BUSYNESS && u->quiet_count < QUIET_MAX;
+    return u->busyness <= QUIET_BUSYNESS && can_skip_success(u);
 }
 
 /* A send that doesn't wait runs inside the system call that issues it. With MSG_WAITALL one that comes up short counts as
@@ -260,10 +273,7 @@ static bool pays_to_be_quiet(const struct uring *u)
 static void be_quiet(struct uring *u, struct op *op, struct io_uring_sqe *sqe, size_t size)
 {
     sqe->msg_flags |= MSG_WAITALL;
-    sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
-    sqe->user_data |= QUIET;
-    op->quiet = true;
-    u->quiet[u->quiet_count++] = (struct quiet_send){ op, (int)size };
+    skip_success(u, op, sqe, (int)size);
 }
 
 static void uring_send(struct engine *engine, struct op *op, int fd, const struct iovec *slices,
@@ -317,12 +327,15 @@ static void uring_read_file(struct engine *engine, struct op *op, int fd, uint64
     issued(u, op, sqe, OP_READ_FILE, fd);
 }
 
+/* A socket's close runs inside the call that issues it, too: it has nothing to flush. */
 static void uring_close_fd(struct engine *engine, struct op *op, int fd)
 {
     struct uring *u = uring_of(engine);
     struct io_uring_sqe *sqe = next_sqe(u);
     io_uring_prep_close(sqe, fd);
     issued(u, op, sqe, OP_CLOSE, fd);
+    if (can_skip_success(u))
+        skip_success(u, op, sqe, 0);
 }
 
 /* The target's address can't be another op's by the time the kernel looks for it: the target is in the kernel
@@ -513,9 +526,9 @@ static void succeed_quietly(struct uring *u, unsigned head, unsigned tail)
     }
     unsigned count = u->quiet_count;
     for (unsigned i = 0; i < count; i++) {
-        struct quiet_send sent = u->quiet[i];
-        if (sent.op != NULL && sent.op->quiet)
-            finish(u, sent.op, &(struct completion){ .result = sent.size });
+        struct quiet_op quiet = u->quiet[i];
+        if (quiet.op != NULL && quiet.op->quiet)
+            finish(u, quiet.op, &(struct completion){ .result = quiet.result });
     }
     u->quiet_count -= count; /* the callbacks may have sent more */
     memmove(u->quiet, u->quiet + count, u->quiet_count * sizeof *u->quiet);

@@ -150,22 +150,12 @@ bool byte_queue_put_static(struct byte_queue *queue, struct segments *segments, 
     return true;
 }
 
-bool byte_queue_continues(const struct byte_queue *queue, const struct buffers *buffers, rondo_bytes bytes)
-{
-    const struct segment *last = queue->last;
-    return last != NULL && last->kind == SEGMENT_LENT && last->bytes.data + last->bytes.size == bytes.data &&
-           buffers_index(buffers, last->bytes.data) == buffers_index(buffers, bytes.data);
-}
-
 bool byte_queue_put_lent(struct byte_queue *queue, struct segments *segments, rondo_bytes bytes)
 {
     if (bytes.size == 0)
         return true;
-    if (byte_queue_continues(queue, segments->buffers, bytes)) {
-        queue->last->bytes.size += bytes.size;
-        queue->size += bytes.size;
+    if (byte_queue_go_on(queue, bytes))
         return true;
-    }
     if (bytes.size <= LENT_TOO_SMALL_BYTES && fits_last_copy(queue, bytes.size))
         return byte_queue_put_copy(queue, bytes);
     struct segment *segment = new_reference(segments, SEGMENT_LENT, bytes);

@@ -55,8 +55,17 @@ bool byte_queue_put_lent(struct byte_queue *queue, struct segments *segments, ro
 /* Put a copy before all that is in it. */
 bool byte_queue_put_front(struct byte_queue *queue, rondo_bytes bytes);
 
-/* Do these lent bytes go on where the last ones in the queue end? Then they need no further reference. */
-bool byte_queue_continues(const struct byte_queue *queue, const struct buffers *buffers, rondo_bytes bytes);
+/* Put bytes at the end if they lie right behind the last lent ones: then they need no further reference. (Two buffers never
+ * touch, so they lie in the same one.) False: they don't. */
+static inline bool byte_queue_go_on(struct byte_queue *queue, rondo_bytes bytes)
+{
+    struct segment *last = queue->last;
+    if (last == NULL || last->kind != SEGMENT_LENT || last->bytes.data + last->bytes.size != bytes.data)
+        return false;
+    last->bytes.size += bytes.size;
+    queue->size += bytes.size;
+    return true;
+}
 
 /* How many of its bytes are lent. */
 size_t byte_queue_lent_bytes(const struct byte_queue *queue);

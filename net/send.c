@@ -153,8 +153,10 @@ size_t rondo_get_write_buffer_size(const rondo_transport *t)
 static bool put(rondo_transport *t, rondo_bytes data)
 {
     struct buffers *buffers = buffers_of(t);
-    if (!t->send_waits && buffers_own(buffers, data.data) &&
-        (byte_queue_continues(&t->output, buffers, data) || transport_may_keep(t, &t->output)))
+    bool is_lent = !t->send_waits && buffers_own(buffers, data.data);
+    if (is_lent && byte_queue_go_on(&t->output, data))
+        return true;
+    if (is_lent && transport_may_keep(t, &t->output))
         return byte_queue_put_lent(&t->output, segments_of(t), data);
     t->loop->traffic.bytes_copied += data.size;
     return byte_queue_put_copy(&t->output, data);
@@ -194,9 +196,19 @@ static void write_bytes(rondo_transport *t, rondo_bytes data, bool (*put)(rondo_
     queued(t, put(t, data));
 }
 
+/* The commonest write of all: the next of many small messages that were received together. Output that is there is in
+ * the kernel's hands, or will be looked at before the turn ends. */
+static bool goes_on(rondo_transport *t, rondo_bytes data)
+{
+    return !byte_queue_is_empty(&t->output) && send_is_allowed(t) && !t->send_waits &&
+           t->output.size + data.size <= flow_high_water_bytes(t) && byte_queue_go_on(&t->output, data);
+}
+
 void rondo_write(rondo_transport *t, rondo_bytes data)
 {
-    write_bytes(t, data, put);
+    assert(loop_is_here(t->loop));
+    if (!goes_on(t, data))
+        write_bytes(t, data, put);
 }
 
 void rondo_write_static(rondo_transport *t, rondo_bytes data)

@@ -294,7 +294,7 @@ static void lose(rondo_transport *t)
     t->loop->traffic.connections_lost++;
     if (counts(t->owner))
         service_forget(service_of(t->loop));
-    if (t->error < 0)
+    if (t->error < 0 && rondo_log_enabled(RONDO_LOG_DEBUG)) /* strerror looks for a translation */
         rondo_log(RONDO_LOG_DEBUG, "%s: connection lost: %s", transport_name(t), strerror(-t->error));
     if (transport_protocol(t)->connection_lost != NULL)
         transport_protocol(t)->connection_lost(t, t->error);
@@ -377,6 +377,9 @@ static void close_arm(rondo_transport *t)
         t->loop->engine->sockets->reset_at_close(t->loop->engine, t->fd);
     t->send.done = close_done;
     engine_close_fd(t->loop->engine, &t->send, t->fd);
+    bool ends_the_loop = t->loop->shard == NULL || service_of(t->loop)->draining;
+    if (ends_the_loop)
+        engine_expect(t->loop->engine, &t->send);
 }
 
 static void close_done(struct op *op, const struct completion *completion)

@@ -992,6 +992,7 @@ Test(engine, closing_a_descriptor_frees_it_and_tells_the_peer, ON_TINY)
     struct ends ends = tcp_ends();
     char byte;
     engine_close_fd(engine, &prepared(&asked, ends.ours)->op, ends.ours);
+    engine_expect(engine, &asked.op);
     RUN_UNTIL(!asked.op.in_kernel);
     cr_assert(eq(int, asked.result, 0));
     cr_assert(eq(int, fcntl(ends.ours, F_GETFD), -1));
