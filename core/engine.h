@@ -95,7 +95,8 @@ struct engine_ops {
     void (*close_fd)(struct engine *engine, struct op *op, int fd);
     void (*cancel)(struct engine *engine, struct op *op);
     int (*wait)(struct engine *engine, uint64_t timeout_ns);
-    void (*dispatch)(struct engine *engine);
+    bool (*dispatch)(struct engine *engine);
+    void (*submit)(struct engine *engine);
     uint64_t (*now_ns)(const struct engine *engine);
     void (*close)(struct engine *engine);
 };
@@ -199,10 +200,18 @@ static inline int engine_wait(struct engine *engine, uint64_t timeout_ns)
     return engine->ops->wait(engine, timeout_ns);
 }
 
-/* Hand each completion to its op. */
-static inline void engine_dispatch(struct engine *engine)
+/* Hand the completions that engine_wait found to their ops. False: they are many, and it pays to submit what the first of
+ * them led to before the others are handed out, by another call. */
+static inline bool engine_dispatch(struct engine *engine)
 {
-    engine->ops->dispatch(engine);
+    return engine->ops->dispatch(engine);
+}
+
+/* Issue all that was asked, in the middle of a turn. What that completes is handed out in the next one: so from here to
+ * there something may have been taken from a socket that its op has not been told of. */
+static inline void engine_submit(struct engine *engine)
+{
+    engine->ops->submit(engine);
 }
 
 /* The clock that timeouts are of: CLOCK_MONOTONIC, or the simulation's. */

@@ -22,9 +22,8 @@ struct traffic {
 
 struct rondo_loop {
     struct engine *engine;
-    void *upstairs; /* what the floor above keeps for this shard: transports look there all the time */
-    struct timers timers;
-    uint64_t now_ns; /* CLOCK_MONOTONIC, when this turn's completions came */
+    void *upstairs;  /* what the floor above keeps for this shard: transports look there all the time */
+    uint64_t now_ns; /* CLOCK_MONOTONIC of this turn; 0 until somebody asks for it */
 
     struct rondo_link
         flush; /* calls to make before the next system call: transports with something to say to it */
@@ -33,6 +32,7 @@ struct rondo_loop {
     atomic_uint posting;           /* threads inside rondo_post */
     int wake_fd;
 
+    bool is_behind; /* in this turn: the kernel may have taken from sockets what is told in the next one */
     unsigned users; /* what keeps the loop going: listeners, transports, and the shard until it drains */
     uint64_t turns;
     struct traffic traffic;
@@ -40,6 +40,8 @@ struct rondo_loop {
     unsigned index;                 /* of the shard */
     struct shard *shard;            /* NULL for a loop without one, in tests */
     void (*stop)(rondo_loop *loop); /* what rondo_stop does there */
+
+    struct timers timers; /* last: it is large, and what every turn looks at lies together */
 };
 
 /* Prepare a loop in the caller's memory. Thread: the one that will run it, as for all of these.

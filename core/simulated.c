@@ -72,6 +72,7 @@ struct simulated {
 
     struct happened *happened; /* a queue: from next on */
     unsigned happened_next, happened_count, happened_max;
+    unsigned turn_end;    /* of them: what has happened behind it is told in the next turn */
     unsigned completions; /* more wait for the next turn */
     char *bytes;
     size_t bytes_used, bytes_max;
@@ -133,6 +134,7 @@ const struct simulated_moods simulated_wild = {
     .interruptions = 4,
     .late_cancels = 50,
     .delays = 25,
+    .portions = 20,
     .lost_unread = 50,
     .any_order = true,
 };
@@ -650,7 +652,7 @@ static void give_back_buffers(struct simulated *s)
 
 static void resume_starved(struct simulated *s)
 {
-    for (unsigned free = s->free_count; free > 0; free--) {
+    for (unsigned free = s->cancelled > 0 ? 0 : s->free_count; free > 0; free--) { /* as in core/uring.c */
         struct op *op = op_line_pop(&s->starved);
         if (op == NULL)
             return;
@@ -740,6 +742,7 @@ static int simulated_wait(struct engine *engine, uint64_t timeout_ns)
     resume_starved(s);
     submit(s);
     let_happen(s);
+    s->turn_end = s->happened_count;
     if (timeout_ns == 0 || !nothing_has_happened(s) || !simulated_is_idle(engine) || is_woken(s))
         return 0;
     if (timeout_ns == ENGINE_FOREVER)
@@ -821,14 +824,23 @@ static void complete_cancelled(struct simulated *s)
     }
 }
 
-static void simulated_dispatch(struct engine *engine)
+static bool simulated_dispatch(struct engine *engine)
 {
     struct simulated *s = simulated_of(engine);
-    while (s->happened_next < s->happened_count)
+    while (s->happened_next < s->turn_end) {
         dispatch_one(s, s->happened[s->happened_next++]);
-    s->happened_next = s->happened_count = 0;
-    s->bytes_used = 0;
+        if (s->happened_next < s->turn_end && happens(s, s->moods.portions))
+            return false;
+    }
+    if (s->happened_next == s->happened_count)
+        s->happened_next = s->happened_count = s->turn_end = s->bytes_used = 0;
     complete_cancelled(s);
+    return true;
+}
+
+static void simulated_submit(struct engine *engine)
+{
+    submit(simulated_of(engine));
 }
 
 /* ---- at once -------------------------------------------------------------------------------------------- */
@@ -986,6 +998,7 @@ static const struct engine_ops simulated_ops = {
     .cancel = simulated_cancel,
     .wait = simulated_wait,
     .dispatch = simulated_dispatch,
+    .submit = simulated_submit,
     .now_ns = now_ns,
     .close = simulated_close,
 };

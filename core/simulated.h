@@ -1,8 +1,8 @@
 /* The simulated engine: sockets in memory, and a clock that moves only when it is told to. The floors above run on it
  * unchanged, for tests: of rondo's own, and of its users (<rondo/testing.h>).
  *
- * As with io_uring on DEFER_TASKRUN, everything happens inside engine_wait, and is told by engine_dispatch: nothing is
- * taken from a socket while callbacks run. With a seed, whatever a kernel may do it does: see struct simulated_moods.
+ * As with io_uring on DEFER_TASKRUN, everything happens inside engine_wait and engine_submit, and is told by
+ * engine_dispatch: nothing is taken from a socket while callbacks run. With a seed, whatever a kernel may do it does: see struct simulated_moods.
  * What it holds is the kernel's: memory to be received into is spoilt until the completion, and bytes being sent must
  * be the same at the completion as when they were handed over. Who breaks such a rule is reported by
  * simulated_violation.
@@ -36,6 +36,7 @@ struct simulated_moods {
     uint8_t interruptions;    /* -EINTR */
     uint8_t late_cancels;     /* the operation was faster */
     uint8_t delays;           /* what could happen happens in a later turn */
+    uint8_t portions;         /* of its completions some are handed out after another submission */
     uint8_t lost_unread;      /* a reset destroys what has arrived and was not read */
     bool any_order;           /* of the completions of different operations */
 };

@@ -76,12 +76,6 @@ static uint64_t next_slot(const struct timers *timers, unsigned *level)
     return UINT64_MAX;
 }
 
-bool timers_are_empty(const struct timers *timers)
-{
-    unsigned level;
-    return next_slot(timers, &level) == UINT64_MAX;
-}
-
 uint64_t timers_next_ms(const struct timers *timers)
 {
     unsigned level;

@@ -9,6 +9,9 @@
 #ifndef RONDO_CORE_TIMERS_H
 #define RONDO_CORE_TIMERS_H
 
+#include <stdbool.h>
+#include <stdint.h>
+
 #include <rondo/bytes.h>
 #include <rondo/loop.h>
 
@@ -28,8 +31,14 @@ void timers_init(struct timers *timers, uint64_t now_ms);
 void timers_start(struct timers *timers, rondo_timer *timer, uint64_t when_ms,
                   void (*expired)(rondo_timer *timer));
 
-/* Are there any? */
-bool timers_are_empty(const struct timers *timers);
+/* Are there none? Asked in every turn. */
+static inline bool timers_are_empty(const struct timers *timers)
+{
+    uint64_t busy = 0;
+    for (unsigned level = 0; level < TIMERS_LEVELS; level++)
+        busy |= timers->busy[level];
+    return busy == 0;
+}
 
 /* When timers_expire is next worth calling: never later than the first timer is due; UINT64_MAX without any. */
 uint64_t timers_next_ms(const struct timers *timers);

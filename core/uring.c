@@ -5,7 +5,7 @@
  * the CPU. Everything else that is used (multishot accept and receive, buffer rings) is older than 6.1.
  *
  * A turn is one io_uring_enter: it issues what stands in the submission queue, makes pending completions, and
- * sleeps until there is one.
+ * sleeps until there is one. One with many completions has others in between, which issue only.
  *
  *   user_data   the address of the struct op, with QUIET in its lowest bit if its success isn't told; 0 for a
  *               cancellation, whose target tells the outcome
@@ -38,6 +38,8 @@
 #define SLICES_MAX     (16 * ENGINE_SEND_SLICES_MAX) /* of all sends in one system call; more take another */
 #define QUIET_MAX      1024                          /* sends of a turn; more are issued as others are */
 #define QUIET_BUSYNESS 8          /* completions of a turn, up to which a shard has little to do */
+#define PORTION        8          /* receives of a turn that are handed out between two submissions */
+#define PORTION_LAST   4          /* completions that are too few for one more */
 #define LENGTH_MAX     (1u << 30) /* of one receive or send: the kernel's limit is a little less than 2 GiB */
 
 enum op_kind {
@@ -72,8 +74,11 @@ struct uring {
     struct op_line starved; /* receives waiting for a buffer */
     unsigned cancelled;     /* of them, to be completed by the next dispatch */
 
+    unsigned turn_end; /* of the completions: those behind it are dispatched in the next turn */
+    unsigned received; /* receives dispatched of the current portion */
+
     bool can_be_quiet;
-    unsigned busyness; /* completions of the latest dispatch */
+    unsigned busyness; /* completions of the latest turn */
     unsigned quiet_count;
     struct quiet_op quiet[QUIET_MAX]; /* issued since the last dispatch */
 
@@ -112,8 +117,8 @@ static void sent_messages_are_submitted(struct uring *u)
         u->headers_used = u->slices_used = 0;
 }
 
-/* For the rare turn that issues more than the queue holds. */
-static void submit_early(struct uring *u)
+/* Without a wait. */
+static void submit(struct uring *u)
 {
     unsigned count = flush_submissions(u);
     u->engine.counters.system_calls++;
@@ -131,7 +136,7 @@ static struct io_uring_sqe *next_sqe(struct uring *u)
 {
     struct io_uring_sqe *sqe;
     while ((sqe = io_uring_get_sqe(&u->ring)) == NULL)
-        submit_early(u);
+        submit(u); /* more than the queue holds, which is rare */
     return sqe;
 }
 
@@ -221,7 +226,7 @@ static void make_room_for_message(struct uring *u, unsigned count)
 {
     while (io_uring_sq_space_left(&u->ring) == 0 || u->headers_used == u->headers_max ||
            u->slices_used + count > SLICES_MAX)
-        submit_early(u);
+        submit(u);
 }
 
 static struct msghdr *message_of(struct uring *u, const struct iovec *slices, unsigned count)
@@ -377,9 +382,10 @@ static void give_back_buffers(struct uring *u)
 }
 
 /* Single-shot, so that each takes one buffer only; its owner issues a multishot receive after it. */
+/* Not while somebody in line is cancelled: the next dispatch, which comes without a sleep, ends those first. */
 static void resume_starved(struct uring *u)
 {
-    for (unsigned free = u->provided; free > 0; free--) {
+    for (unsigned free = u->cancelled > 0 ? 0 : u->provided; free > 0; free--) {
         struct op *op = op_line_pop(&u->starved);
         if (op == NULL)
             return;
@@ -394,6 +400,38 @@ static bool is_short_of_buffers(const struct uring *u)
     return u->quiet_count > 0 && u->provided < u->engine.buffers.count / 4;
 }
 
+/* The system call: submit, and wait for so many completions. */
+static int enter(struct uring *u, unsigned completions)
+{
+    u->engine.counters.system_calls++;
+    return io_uring_enter2((unsigned)u->ring.enter_ring_fd, flush_submissions(u), completions,
+                           u->enter_flags | IORING_ENTER_GETEVENTS, NULL, 0);
+}
+
+/* The same, with a time limit. */
+static int enter_for(struct uring *u, uint64_t timeout_ns)
+{
+    struct __kernel_timespec timeout = { .tv_sec = (int64_t)(timeout_ns / 1000000000),
+                                         .tv_nsec = (int64_t)(timeout_ns % 1000000000) };
+    struct io_uring_getevents_arg argument = { .ts = (uint64_t)(uintptr_t)&timeout };
+    u->engine.counters.system_calls++;
+    return io_uring_enter2((unsigned)u->ring.enter_ring_fd, flush_submissions(u), 1,
+                           u->enter_flags | IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG,
+                           (sigset_t *)&argument, sizeof argument);
+}
+
+static void uring_submit(struct engine *engine)
+{
+    submit(uring_of(engine));
+}
+
+static void begin_turn(struct uring *u)
+{
+    u->turn_end = io_uring_smp_load_acquire(u->ring.cq.ktail);
+    u->busyness = u->turn_end - *u->ring.cq.khead;
+    u->engine.counters.completions += u->busyness;
+}
+
 static int uring_wait(struct engine *engine, uint64_t timeout_ns)
 {
     struct uring *u = uring_of(engine);
@@ -405,17 +443,9 @@ static int uring_wait(struct engine *engine, uint64_t timeout_ns)
     bool sleep =
         timeout_ns > 0 && u->cancelled == 0 && !passes_on && !engine->is_expected && !is_short_of_buffers(u);
     engine->is_expected = false;
-    struct __kernel_timespec timeout = { .tv_sec = (int64_t)(timeout_ns / 1000000000),
-                                         .tv_nsec = (int64_t)(timeout_ns % 1000000000) };
-    struct io_uring_getevents_arg argument = {
-        .ts = timeout_ns == ENGINE_FOREVER ? 0 : (uint64_t)(uintptr_t)&timeout,
-    };
-
-    engine->counters.system_calls++;
-    int rc = io_uring_enter2((unsigned)u->ring.enter_ring_fd, flush_submissions(u), sleep ? 1 : 0,
-                             u->enter_flags | IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG,
-                             (sigset_t *)&argument, sizeof argument);
+    int rc = sleep && timeout_ns != ENGINE_FOREVER ? enter_for(u, timeout_ns) : enter(u, sleep ? 1 : 0);
     sent_messages_are_submitted(u);
+    begin_turn(u);
     switch (rc < 0 ? -rc : 0) {
     case 0:
     case ETIME:
@@ -451,6 +481,7 @@ static void starve(struct uring *u, struct op *op)
 
 static void finish_receive(struct uring *u, struct op *op, int result, unsigned flags)
 {
+    u->received++;
     struct buffers *buffers = &u->engine.buffers;
     struct completion completion = {
         .result = result,
@@ -512,9 +543,10 @@ static void dispatch_one(struct uring *u, uint64_t user_data, int result, unsign
 /* Quiet sends of which nothing is told have succeeded, if the kernel has taken them all and had room for what it had to
  * tell. (When it had not, they are left to the next turn.) They come first, so that output that has left no longer counts
  * when answers to what was received are written. */
-static void succeed_quietly(struct uring *u, unsigned head, unsigned tail)
+static void succeed_quietly(struct uring *u)
 {
     const struct io_uring_cq *cq = &u->ring.cq;
+    unsigned head = *cq->khead, tail = io_uring_smp_load_acquire(cq->ktail);
     const struct io_uring_sq *sq = &u->ring.sq;
     if (u->quiet_count == 0 || io_uring_smp_load_acquire(sq->khead) != sq->sqe_tail ||
         (IO_URING_READ_ONCE(*sq->kflags) & IORING_SQ_CQ_OVERFLOW))
@@ -545,18 +577,18 @@ static void complete_cancelled(struct uring *u)
     }
 }
 
-static void uring_dispatch(struct engine *engine)
+/* Of many messages the first are answered before the last are looked at: their bytes are still in the cache, and the peers
+ * have something to do meanwhile. It is worth 0 to 6 % of all CPU with 50 and with 1000 busy connections, most when
+ * others use the caches, too; it costs a system call for each portion (Linux 6.18; 4 to 24 are alike, 2 is dearer). */
+static bool uring_dispatch(struct engine *engine)
 {
     struct uring *u = uring_of(engine);
     struct io_uring_cq *cq = &u->ring.cq;
-    unsigned head = *cq->khead;
-    unsigned tail = io_uring_smp_load_acquire(cq->ktail);
-    unsigned mask = *cq->kring_mask;
-
-    succeed_quietly(u, head, tail);
-    engine->counters.completions += tail - head;
-    u->busyness = tail - head;
-    for (; head != tail; head++) {
+    unsigned mask = *cq->kring_mask, head;
+    succeed_quietly(u);
+    for (u->received = 0; (head = *cq->khead) != u->turn_end;) {
+        if (u->received >= PORTION && u->turn_end - head > PORTION_LAST)
+            return false;
         struct io_uring_cqe *cqe = &cq->cqes[head & mask];
         uint64_t user_data = cqe->user_data;
         int result = cqe->res;
@@ -566,6 +598,7 @@ static void uring_dispatch(struct engine *engine)
         dispatch_one(u, user_data, result, flags);
     }
     complete_cancelled(u);
+    return true;
 }
 
 /* ---- waking --------------------------------------------------------------------------------------------- */
@@ -812,6 +845,7 @@ static const struct engine_ops uring_ops = {
     .cancel = uring_cancel,
     .wait = uring_wait,
     .dispatch = uring_dispatch,
+    .submit = uring_submit,
     .now_ns = engine_system_clock_ns,
     .close = uring_close,
 };

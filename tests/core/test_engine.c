@@ -80,7 +80,8 @@ static uint64_t clock_ns(void)
 static void turn(uint64_t timeout_ns)
 {
     cr_assert_eq(engine_wait(engine, timeout_ns), 0);
-    engine_dispatch(engine);
+    while (!engine_dispatch(engine))
+        engine_submit(engine);
 }
 
 /* A wait that is in vain lasts to the end, so that an engine that stalls is not helped along by being asked again. */
@@ -1242,6 +1243,46 @@ Test(engine, operations_issued_beyond_both_rings_all_complete, ON_TINY)
     close_ends(ends);
 }
 
+enum { ASKING = 60 };
+
+static struct asked asking[ASKING], answers[ASKING];
+static unsigned asked_count;
+
+static void answer(struct asked *one)
+{
+    asked_count++;
+    ask_to_send(&answers[one - asking], one->fd, "!", 1, false);
+}
+
+Test(engine, of_many_messages_the_first_are_answered_before_the_last_are_handed_out, ON_ROOMY)
+{
+    struct ends ends[ASKING];
+    char came;
+    for (unsigned i = 0; i < ASKING; i++) {
+        ends[i] = tcp_ends();
+        asking[i].then = answer;
+        ask_to_receive(&asking[i], ends[i].ours, false);
+    }
+    turn(0);
+    for (unsigned i = 0; i < ASKING; i++)
+        they_send(ends[i].theirs, "?");
+    cr_assert_eq(engine_wait(engine, PATIENCE_NS), 0);
+    cr_assert(not(engine_dispatch(engine)), "the kernel hands out 20 at least");
+    unsigned first = asked_count, answered = 0;
+    cr_assert_gt(first, 0);
+    engine_submit(engine);
+    for (unsigned i = 0; i < ASKING; i++)
+        answered += (unsigned)they_receive(ends[i].theirs, &came, 1);
+    cr_assert(eq(uint, answered, first), "they have their answers");
+    while (!engine_dispatch(engine)) {
+    }
+    cr_assert_gt(asked_count, first, "the others were at hand");
+    for (unsigned i = 0; i < ASKING; i++) {
+        RUN_UNTIL(asking[i].completions == 1 && !answers[i].op.in_kernel);
+        close_ends(ends[i]);
+    }
+}
+
 /* ---- more receives than there are buffers ---------------------------------------------------------------- */
 
 enum { CROWD = 40 };
@@ -1354,6 +1395,20 @@ Test(engine, a_cancelled_starved_receive_ends_at_once_and_the_others_go_on, ON_T
     crowd_leaves();
 }
 
+Test(engine, a_starved_receive_that_is_cancelled_as_a_buffer_comes_back_ends, ON_TINY)
+{
+    crowd_speaks(CROWD, true);
+    struct asked *first = &crowd[BUFFERS], *second = &crowd[BUFFERS + 1];
+    let_go(&crowd[0]);
+    engine_cancel(engine, &first->op);
+    turn(PATIENCE_NS);
+    cr_assert(not(first->op.in_kernel));
+    cr_assert(eq(int, first->result, -ECANCELED), "it is not issued again");
+    RUN_UNTIL(second->completions == 1);
+    assert_received(second, "hello");
+    crowd_leaves();
+}
+
 Test(engine, a_receive_that_is_cancelled_while_it_starves_ends_once, ON_TINY)
 {
     static struct asked asked;
@@ -1365,7 +1420,7 @@ Test(engine, a_receive_that_is_cancelled_while_it_starves_ends_once, ON_TINY)
     cr_assert_eq(engine_wait(engine, PATIENCE_NS),
                  0); /* it has found no buffer, but that is not dispatched */
     engine_cancel(engine, &asked.op);
-    engine_dispatch(engine);
+    cr_assert(engine_dispatch(engine));
     cr_assert(eq(u64, engine->counters.starved, starved + 1));
     cr_assert(not(asked.op.in_kernel));
     cr_assert(eq(int, asked.result, -ECANCELED));

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "core/loop.h"
+#include "core/simulated.h"
 
 TestSuite(loop, .timeout = 30);
 
@@ -259,6 +260,71 @@ Test(loop, what_a_flush_call_adds_is_made_in_the_same_go, ON_A_LOOP)
     loop_flush(&loop, &a.call, note_called);
     turn();
     assert_ran("abc");
+}
+
+/* ---- turns in portions ----------------------------------------------------------------------------------- */
+
+enum { PEERS = 3 };
+
+static struct op receives[PEERS];
+static void (*at_the_second)(void);
+
+static void received(struct op *op, const struct completion *completion)
+{
+    unsigned index = (unsigned)(op - receives);
+    cr_assert(eq(int, completion->result, 1));
+    ran[ran_size++] = (char)('1' + index);
+    if (index == 1 && at_the_second != NULL)
+        at_the_second();
+    loop_flush(&loop, &a.call, note_called);
+}
+
+/* Each peer has sent a byte, and each completion is a portion. */
+static void open_portions(void)
+{
+    char why[ENGINE_WHY_BYTES];
+    struct simulated_moods moods = { .portions = 100 };
+    cr_assert_eq(loop_open(&loop, "simulated", &tiny, why), 0);
+    simulated_set_moods(loop.engine, &moods);
+    for (unsigned i = 0; i < PEERS; i++) {
+        int fds[2];
+        cr_assert_eq(simulated_connect(loop.engine, AF_UNIX, fds), 0);
+        struct memory_socket *peer = memory_socket_of(simulated_sockets(loop.engine), fds[1]);
+        cr_assert_eq(memory_socket_send(peer, &(struct iovec){ "x", 1 }, 1, 1, NULL, 0), 1);
+        receives[i].done = received;
+        engine_receive(loop.engine, &receives[i], fds[0], false);
+    }
+}
+
+#define IN_PORTIONS .init = open_portions, .fini = close_loop
+
+Test(loop, between_portions_of_a_turn_flush_calls_are_made, IN_PORTIONS)
+{
+    turn();
+    assert_ran("1a2a3");
+    turn();
+    assert_ran("1a2a3a");
+}
+
+Test(loop, a_posted_call_finds_everything_handed_out, IN_PORTIONS)
+{
+    post(&b);
+    turn();
+    assert_ran("123b");
+}
+
+static void post_b(void)
+{
+    post(&b);
+}
+
+Test(loop, what_is_posted_behind_a_portion_waits_for_a_turn_without_but_not_longer, IN_PORTIONS)
+{
+    at_the_second = post_b;
+    turn();
+    assert_ran("1a23");
+    cr_assert_eq(loop_turn(&loop, ENGINE_FOREVER), 0, "it doesn't sleep");
+    assert_ran("1a23ab");
 }
 
 /* ---- timers --------------------------------------------------------------------------------------------- */

@@ -52,7 +52,7 @@ int rondo_post(rondo_loop *loop, rondo_call *call, void (*run)(rondo_call *call)
  * Thread: any. */
 void rondo_stop(rondo_loop *loop);
 
-/* This loop's clock: milliseconds of CLOCK_MONOTONIC, read once a turn.    asyncio: loop.time */
+/* This loop's clock: milliseconds of CLOCK_MONOTONIC, the same all through a turn.    asyncio: loop.time */
 uint64_t rondo_time_ms(const rondo_loop *loop);
 
 /* Which shard this is, from 0. */

@@ -66,7 +66,7 @@ int rondo_get_extra_info(const rondo_transport *t, const char *name, void *value
 /* The loop of the connection's shard.    asyncio: get_running_loop */
 rondo_loop *rondo_get_loop(rondo_transport *t);
 
-/* Queue bytes for the peer; all that one turn of the loop writes leaves in one send.    asyncio: write
+/* Queue bytes for the peer; what callbacks write one after the other leaves in one send.    asyncio: write
  *
  *   data   any size; 0 bytes do nothing. Bytes just lent to data_received are sent from where they are,
  *          others are copied: in both cases yours again when this returns.

@@ -233,6 +233,7 @@ static void come_to_rest(void)
         }
         turn();
     }
+    check();
     say("at rest");
     const struct buffers *buffers = &run.loop.engine->buffers;
     expect(NULL, buffers->lent <= buffers->count / 2,
