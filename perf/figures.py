@@ -8,9 +8,9 @@ PINGPONG = ("pp64x1", "pp64x50", "pp64x1000", "pp64x10000", "pp1k", "pp16k")
 EVERY = ("epoll", *LIBRARIES)
 
 
-def median_ratio(result, over, under):
+def median_ratio(result, over, under, key="rounds"):
     """Of two servers' costs, within each round in which both were measured; None without any."""
-    costs = result["rounds"]
+    costs = result[key]
     ratios = [costs[over][number] / costs[under][number]
               for number in costs.get(over, {}) if number in costs.get(under, {})]
     return statistics.median(ratios) if ratios else None
@@ -56,13 +56,14 @@ def _of_idle(result):
 
 
 def _of_shards(result):
-    gains = {name: statistics.median(values) for name, values in result["gain"].items()}
-    mine = gains.get("rondo")
-    return [
-        {"load": "two-shards", "figure": f"gain, of {name}'s {gain:.2f}", "limit": least, "measured": mine / gain,
-         "holds": mine / gain >= least}
-        for name, gain in gains.items() if name != "rondo" and mine
-        for least in [0.97 if name in ("best", "ceiling") else 1.0]]
+    """The gain beside the bare ring's; the rate beside everybody else's."""
+    def ratio(key, name):
+        return statistics.median(result[key]["rondo"]) / statistics.median(result[key][name])
+
+    wanted = [("gain", "best", 0.97)] + [("rate", name, 1.0) for name in EVERY]
+    return [{"load": "two-shards", "figure": f"{key}, to {name}'s", "limit": least, "measured": ratio(key, name),
+             "holds": ratio(key, name) >= least}
+            for key, name, least in wanted if name in result[key] and "rondo" in result[key]]
 
 
 def _of_greedy(result):
@@ -87,8 +88,10 @@ def judge(results):
             figures += _of_greedy(result)
         else:
             figures += _against(results, load, _wanted(load))
-        if load in ("pp64x50", "pp64x1000"):
+        if load in PINGPONG and load.startswith("pp64"):
             figures.append(_figure(load, "tax, ns", 200, tax_ns(result)))
+        if load == "open150k":
+            figures.append(_figure(load, "p99 to best", 1.0, median_ratio(result, "rondo", "best", "p99_us")))
         for name, limit in (("user_share", 0.05),) if load == "pp64x50" else ():
             figures.append(_figure(load, "share of samples in user space", limit, result.get(name)))
         if load == "pp64x50" and result.get("counters", {}).get("rondo"):

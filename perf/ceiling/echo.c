@@ -516,6 +516,14 @@ static void enter(struct echo *e)
         check("io_uring_enter", io_uring_submit_and_wait(&e->ring, 1));
 }
 
+static void submit_early(struct echo *e)
+{
+    send_dirty(e);
+    count(&e->counters->system_calls, 1);
+    count(&e->counters->submissions, io_uring_sq_ready(&e->ring));
+    check("submit", io_uring_submit(&e->ring));
+}
+
 __attribute__((noreturn)) static void serve(struct echo *e)
 {
     for (;;) {
@@ -523,9 +531,15 @@ __attribute__((noreturn)) static void serve(struct echo *e)
         unsigned ready = io_uring_cq_ready(&e->ring);
         count(&e->counters->completions, ready);
         finish_quiet_sends(e, ready);
-        for (; ready > 0; ready--) {
+        for (unsigned received = 0; ready > 0; ready--) {
+            if (e->options->portion > 0 && received >= e->options->portion &&
+                ready > e->options->portion / 2) {
+                submit_early(e);
+                received = 0;
+            }
             struct io_uring_cqe cqe = e->ring.cq.cqes[*e->ring.cq.khead & *e->ring.cq.kring_mask];
             io_uring_cq_advance(&e->ring, 1);
+            received += (cqe.user_data & OPERATION_MASK) == RECEIVE;
             dispatch(e, &cqe);
         }
         send_dirty(e);

@@ -24,6 +24,7 @@ static const char help[] =
     "sending\n"
     "  --gather            one send takes all that a turn has received; without: one buffer each\n"
     "  --quiet-sends       a send that takes all at once makes no completion\n"
+    "  --portion N         submit after so many messages of a turn, not only at its end\n"
     "  --zero-copy BYTES   SEND_ZC from that size on\n"
     "connections\n"
     "  --accepts N         so many single accepts instead of a multishot\n"
@@ -50,6 +51,7 @@ enum option_code {
     NO_POLL_FIRST,
     GATHER,
     QUIET_SENDS,
+    PORTION,
     ZERO_COPY,
     ACCEPTS,
     DEFER_ACCEPT,
@@ -76,6 +78,7 @@ static const struct option long_options[] = {
     { "no-poll-first", no_argument, NULL, NO_POLL_FIRST },
     { "gather", no_argument, NULL, GATHER },
     { "quiet-sends", no_argument, NULL, QUIET_SENDS },
+    { "portion", required_argument, NULL, PORTION },
     { "zero-copy", required_argument, NULL, ZERO_COPY },
     { "accepts", required_argument, NULL, ACCEPTS },
     { "defer-accept", no_argument, NULL, DEFER_ACCEPT },
@@ -173,6 +176,9 @@ static void take(struct options *o, int code)
         return;
     case QUIET_SENDS:
         o->quiet_sends = true;
+        return;
+    case PORTION:
+        o->portion = number(optarg, 1, 65536);
         return;
     case ZERO_COPY:
         o->zero_copy = number(optarg, 1, 1 << 30);

@@ -14,6 +14,7 @@ struct options {
     bool incremental, huge_pages, single_shot, poll_first;
 
     bool gather, quiet_sends;
+    unsigned portion;   /* messages between two submissions of a turn; 0: all */
     unsigned zero_copy; /* from that size on; 0: never */
 
     unsigned accepts; /* single ones, at the same time; 0: one multishot */
