@@ -9,7 +9,8 @@
  *                            connection_lost; then, in order and no EOF seen yet     LINGERING
  *                            otherwise                                               CLOSING
  *   LINGERING                peer's EOF or error; cancelled; a second in which the
- *                            peer acknowledged nothing, or had nothing more to       CLOSING
+ *                            peer had nothing to acknowledge, or five in which
+ *                            it acknowledged nothing                                 CLOSING
  *   CLOSING                  nothing in the kernel: close; close done                freed
  *
  *   in the kernel:   receive   send   close
@@ -45,10 +46,11 @@
  * watch, struct later_state, items, a message. perf/memory measures it. */
 _Static_assert(sizeof(void *) != 8 || sizeof(struct rondo_transport) <= 192, "an idle connection is small");
 
-#define LINGER_MS   1000
-#define NEWCOMER_MS 250
-#define UNSURE_MS   1000
-#define NS_PER_MS   1000000
+#define LINGER_MS     1000
+#define LINGER_STALLS 5 /* a peer without room is asked for it after 0.2 s, 0.4 s, and so on */
+#define NEWCOMER_MS   250
+#define UNSURE_MS     1000
+#define NS_PER_MS     1000000
 
 static void settle_marked(rondo_call *call);
 static void settle(rondo_transport *t);
@@ -341,13 +343,14 @@ static void linger(rondo_transport *t)
     receive_discard(t);
 }
 
-/* A second is enough for who has the whole answer. A slow peer gets more, as long as it goes on taking it: what the
- * kernel still holds of the answer would be lost with a reset. */
+/* A second is enough for who has the whole answer. A slow peer gets more, as long as it goes on taking it, with halts of
+ * some seconds: what the kernel still holds of the answer would be lost with a reset. */
 static void check_lingering(rondo_transport *t)
 {
     uint32_t before = t->unacknowledged;
     wait_lingering(t);
-    if (t->unacknowledged > 0 && t->unacknowledged < before)
+    t->stalls = t->unacknowledged < before ? 0 : t->stalls + 1;
+    if (t->unacknowledged > 0 && t->stalls < LINGER_STALLS)
         return;
     t->state = CLOSING;
     transport_mark(t);

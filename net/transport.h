@@ -46,7 +46,7 @@ struct rondo_transport {
     uint32_t send_size; /* bytes asked of the send in the kernel */
     int fd;
 
-    enum transport_state state : 8;
+    enum transport_state state : 4;
     unsigned singles : 5;     /* receives to be made one by one, after reading was paused */
     bool made : 1;            /* connection_made has been called */
     bool lost : 1;            /* connection_lost is being, or has been, called */
@@ -66,6 +66,7 @@ struct rondo_transport {
     bool draining : 1;        /* the server stops: close when drain_bytes are delivered */
     bool end_unsure : 1; /* the kernel may have forgotten to tell the peer's end: see transport_watch_end */
     bool misuse_logged : 1; /* written to after rondo_write_eof */
+    unsigned stalls : 3;    /* lingering: looks, one after another, at which the peer had taken nothing */
 
     int error; /* for connection_lost */
 

@@ -7,6 +7,7 @@
 #include <rondo/line.h>
 #include <rondo/testing.h>
 
+#include "core/simulated.h"
 #include "net/flow.h"
 #include "support/pair.h"
 
@@ -282,6 +283,51 @@ Test(on_demand, it_lingers_without_memory)
     cr_assert(eq(sz, rondo_test_written(peer).size, 9));
     rondo_test_advance(test, 2);
     cr_assert(eq(int, rondo_test_feed(peer, RONDO_BYTES("too late")), -ECONNRESET));
+    over();
+}
+
+static struct memory_socket *its_socket(void)
+{
+    int fd = rondo_test_transport(peer)->fd;
+    return memory_socket_of(simulated_sockets(rondo_test_loop(test)->engine), fd)->other;
+}
+
+Test(on_demand, a_slow_peer_may_stall_for_seconds_while_the_transport_lingers)
+{
+    char taken[4];
+    given(&plain);
+    struct memory_socket *socket = its_socket();
+    socket->window = 4;
+    rondo_write(rondo_test_transport(peer), RONDO_BYTES("an answer"));
+    rondo_close(rondo_test_transport(peer));
+    rondo_test_turn(test);
+    for (unsigned seconds = 1; seconds < 5; seconds++) {
+        rondo_test_advance(test, 1000);
+        cr_assert(eq(int, rondo_test_feed(peer, RONDO_BYTES("?")), 0), "after %u seconds", seconds);
+    }
+    cr_assert_eq(memory_socket_receive(socket, taken, 2, NULL, 0, NULL), 2);
+    for (unsigned seconds = 1; seconds <= 5; seconds++) {
+        rondo_test_advance(test, 1000);
+        cr_assert(eq(int, rondo_test_feed(peer, RONDO_BYTES("?")), 0), "%u seconds later", seconds);
+    }
+    rondo_test_advance(test, 1000);
+    cr_assert(eq(int, rondo_test_feed(peer, RONDO_BYTES("?")), -ECONNRESET), "but not for ever");
+    over();
+}
+
+Test(on_demand, who_takes_the_last_byte_late_is_waited_for_no_longer)
+{
+    char taken[9];
+    given(&plain);
+    struct memory_socket *socket = its_socket();
+    socket->window = 4;
+    rondo_write(rondo_test_transport(peer), RONDO_BYTES("an answer"));
+    rondo_close(rondo_test_transport(peer));
+    rondo_test_turn(test);
+    rondo_test_advance(test, 3000);
+    cr_assert_eq(memory_socket_receive(socket, taken, 9, NULL, 0, NULL), 9);
+    rondo_test_advance(test, 1001);
+    cr_assert(eq(int, rondo_test_feed(peer, RONDO_BYTES("?")), -ECONNRESET));
     over();
 }
 
