@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import platform
 import re
@@ -27,20 +28,21 @@ class Failed(Exception):
     """A measurement that can't be trusted, or can't be made."""
 
 
-def options(description, rounds, seconds, quick_rounds, quick_seconds):
-    """A parser with the options all programs have; finish it with parse()."""
+def options(description, rounds, seconds, quick_rounds, quick_seconds, server=True):
+    """A parser with the options all programs have (--server: those that measure one); finish it with parse()."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", type=Path, default=ROOT / "build" / "release", metavar="DIR",
                         help="where the programs were built (default: build/release)")
-    parser.add_argument("--server", metavar="CMD",
-                        help="measure this echo server instead of rondo-echo; it prints "
-                             "'listening on tcp://127.0.0.1:PORT' on stderr and ends by SIGTERM")
+    if server:
+        parser.add_argument("--server", metavar="CMD",
+                            help="measure this echo server instead of rondo-echo; it prints "
+                                 "'listening on tcp://127.0.0.1:PORT' on stderr and ends by SIGTERM")
     parser.add_argument("--rounds", type=int, metavar="N", help=f"default {rounds}")
     parser.add_argument("--seconds", type=float, metavar="S", help=f"of one measurement, default {seconds}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything measured to this file")
     parser.add_argument("--quick", action="store_true",
                         help=f"a first impression: {quick_rounds} rounds of {quick_seconds} s")
-    parser.set_defaults(full=(rounds, seconds), short=(quick_rounds, quick_seconds))
+    parser.set_defaults(server=None, full=(rounds, seconds), short=(quick_rounds, quick_seconds))
     return parser
 
 
@@ -178,6 +180,17 @@ def alternate(rounds, contestants, measure):
     if not good:
         raise Failed(f"none of {made} rounds kept to its rate: is the machine busy with something else?")
     return {name: [reports[name] for reports in good] for name in contestants}, made
+
+
+def interval(values, confidence=0.95):
+    """Of the median, from the order of the values alone: whatever their distribution, the median lies between the k-th
+    lowest and the k-th highest value, unless fewer than k of them fell on one side of it; and for that coins stand."""
+    values, count = sorted(values), len(values)
+    lowest = 0
+    while 2 * (lowest + 1) < count and 2 * sum(math.comb(count, heads) for heads in range(lowest + 2)) \
+            <= (1 - confidence) * 2 ** count:
+        lowest += 1
+    return values[lowest], values[-1 - lowest]
 
 
 def spread(values, digits=0):
