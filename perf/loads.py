@@ -12,6 +12,7 @@ class Load:
     lines: bool = False  # servers answer line by line
     unix: bool = False
     kind: str = "cpu"  # cpu: server CPU for each request; idle, greedy, shards: see compare
+    longer: int = 1  # so many times as long as others: each connection must get its turns
 
     def paced(self):
         return "--rate" in self.arguments
@@ -25,7 +26,7 @@ LOADS = [
     _pingpong("pp64x1", 1),
     _pingpong("pp64x50", 50),
     _pingpong("pp64x1000", 1000),
-    _pingpong("pp64x10000", 9900),  # a process may not have more than 20,000 descriptors everywhere
+    _pingpong("pp64x10000", 9900, longer=3),  # a process may not have more than 20,000 descriptors everywhere
     _pingpong("pp1k", 50, "--size", "1024", family="messages"),
     _pingpong("pp16k", 50, "--size", "16384", family="messages"),
     Load("pipe16", "pipelined", "pipelined", ("--connections", "50", "--depth", "16")),
