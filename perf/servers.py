@@ -21,10 +21,13 @@ PRECISE = ("rondo", "best", "epoll")  # whose ratios the figures are about
 
 
 class Server:
-    """Knows the command of a server for a load, or that it has none."""
+    """Knows the command of a server for a load."""
 
-    def __init__(self, name, command, threads=True):
-        self.name, self._command, self.threads = name, command, threads
+    def __init__(self, name, command, threads=True, lines=True):
+        self.name, self._command, self.threads, self._lines = name, command, threads, lines
+
+    def takes(self, load):
+        return self._lines or not load.lines
 
     def command(self, load, path, threads=1):
         return self._command(load, path, threads)
@@ -50,7 +53,7 @@ def _peer(peer):
         where = ["--unix", str(path)] if load.unix else []
         many = ["--threads", str(threads)] if peer.threads else []
         return [*peer.command, *where, *many, *(["--lines"] if load.lines else [])]
-    return Server(peer.name, command, peer.threads)
+    return Server(peer.name, command, peer.threads, peer.lines)
 
 
 def all_servers(build):

@@ -19,14 +19,15 @@ class Peer:
     options: tuple = ()
     module: str = ""  # of a script
     threads: bool = False  # takes --threads N
+    lines: bool = True  # takes --lines
 
     @property
     def command(self):
         return (self.program, *self.options) if not self.module else (_python(self.module), self.program, *self.options)
 
 
-def _script(name, package, script, module, *options):
-    return Peer(name, package, str(HERE / script), options, module)
+def _script(name, package, script, module, *options, lines=True):
+    return Peer(name, package, str(HERE / script), options, module, lines=lines)
 
 
 def _all(build):
@@ -41,7 +42,7 @@ def _all(build):
         built("asio", "libasio-dev"),
         built("go", "golang-go"),
         _script("asyncio", "python3", "asyncio_server.py", "asyncio"),
-        _script("asyncio-buffered", "python3", "asyncio_server.py", "asyncio", "--style", "buffered"),
+        _script("asyncio-buffered", "python3", "asyncio_server.py", "asyncio", "--style", "buffered", lines=False),
         _script("asyncio-streams", "python3", "asyncio_server.py", "asyncio", "--style", "streams"),
         _script("uvloop", "python3-uvloop", "asyncio_server.py", "uvloop", "--loop", "uvloop"),
         _script("twisted", "python3-twisted", "twisted_server.py", "twisted"),

@@ -30,7 +30,7 @@ class Peers(unittest.TestCase):
             self.each("--unix", f"{folder}/echo", loads=measured.over_unix(measured.ECHO))
 
     def test_lines(self):
-        self.peers = [peer for peer in self.peers if peer.name != "asyncio-buffered"]  # has none
+        self.peers = [peer for peer in self.peers if peer.lines]
         self.each("--lines", loads=[load for load in measured.LINES if "--size" not in load])
 
     def test_a_client_that_half_closes_gets_everything(self):
