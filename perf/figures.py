@@ -85,7 +85,8 @@ def _of_greedy(result):
     peak, limit = max(result["peak_bytes"]["rondo"]) / 2**20, result["limit_bytes"] / 2**20
     return [{"load": "greedy", "figure": "share of their rate that the others keep", "limit": 0.8, "measured": share,
              "holds": share >= 0.8},
-            _figure("greedy", "MiB at the peak", limit, peak)]
+            _figure("greedy", "MiB at the peak", limit, peak),
+            _figure("greedy", "receive buffers not returned", 0, max(result["buffers_kept"]["rondo"]))]
 
 
 def judge(results):

@@ -104,8 +104,9 @@ class Judgement(unittest.TestCase):
         gained = judged("two-shards", shards)
         self.assertFalse(gained["gain, to best's"][1])
         self.assertTrue(gained["rate, to epoll's"][1])
-        greedy = {"kind": "greedy", "share": {"rondo": [0.7]}, "peak_bytes": {"rondo": [2 << 20]}, "limit_bytes": 3 << 20}
-        self.assertEqual([holds for _, holds in judged("greedy", greedy).values()], [False, True])
+        greedy = {"kind": "greedy", "share": {"rondo": [0.7]}, "peak_bytes": {"rondo": [2 << 20]},
+                  "buffers_kept": {"rondo": [0]}, "limit_bytes": 3 << 20}
+        self.assertEqual([holds for _, holds in judged("greedy", greedy).values()], [False, True, True])
 
 
 class Distortion(unittest.TestCase):
