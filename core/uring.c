@@ -422,7 +422,9 @@ static int enter_for(struct uring *u, uint64_t timeout_ns)
 
 static void uring_submit(struct engine *engine)
 {
-    submit(uring_of(engine));
+    struct uring *u = uring_of(engine);
+    if (io_uring_sq_ready(&u->ring) > 0)
+        submit(u);
 }
 
 static void begin_turn(struct uring *u)
