@@ -121,11 +121,10 @@ void buffers_unref(struct buffers *buffers, const void *data)
     buffers->returned[buffers->returned_count++] = (uint16_t)index;
 }
 
-unsigned buffers_take_returned(struct buffers *buffers, uint16_t *indices)
+unsigned buffers_take_returned(struct buffers *buffers, uint16_t *indices, unsigned max)
 {
-    unsigned count = buffers->returned_count;
-    for (unsigned i = 0; i < count; i++)
-        indices[i] = buffers->returned[i];
-    buffers->returned_count = 0;
+    unsigned count = 0;
+    while (count < max && buffers->returned_count > 0)
+        indices[count++] = buffers->returned[--buffers->returned_count];
     return count;
 }

@@ -36,7 +36,7 @@ struct buffers {
     unsigned lent;  /* how many are lent, or a piece of them */
     unsigned returned_count;
     struct buffer *each;
-    uint16_t *returned; /* those that came back since take_returned */
+    uint16_t *returned; /* those that came back and were not taken */
 };
 
 /* Returns 0 or -ENOMEM. count: at most 32768. */
@@ -67,7 +67,8 @@ void buffers_ref(struct buffers *buffers, const void *data);
 /* Let it go; with the last reference it is returned, unless the kernel goes on filling it. */
 void buffers_unref(struct buffers *buffers, const void *data);
 
-/* The buffers returned since the last call: their indices go to `indices` (room for count). Returns how many. */
-unsigned buffers_take_returned(struct buffers *buffers, uint16_t *indices);
+/* Take returned buffers, at most `max`: the last one first, since it is the likeliest to be in the cache. Their indices go to
+ * `indices`. Returns how many. */
+unsigned buffers_take_returned(struct buffers *buffers, uint16_t *indices, unsigned max);
 
 #endif

@@ -44,13 +44,13 @@ Test(buffers, a_buffer_returns_with_its_last_reference, .init = open_buffers, .f
     buffers_unref(&buffers, lent.data + 17);
     buffers_unref(&buffers, lent.data);
     cr_assert(eq(uint, buffers.lent, 1));
-    cr_assert(eq(uint, buffers_take_returned(&buffers, returned), 0));
+    cr_assert(eq(uint, buffers_take_returned(&buffers, returned, COUNT), 0));
 
     buffers_unref(&buffers, lent.data);
     cr_assert(eq(uint, buffers.lent, 0));
-    cr_assert(eq(uint, buffers_take_returned(&buffers, returned), 1));
+    cr_assert(eq(uint, buffers_take_returned(&buffers, returned, COUNT), 1));
     cr_assert(eq(u16, returned[0], 3));
-    cr_assert(eq(uint, buffers_take_returned(&buffers, returned), 0), "each is returned once");
+    cr_assert(eq(uint, buffers_take_returned(&buffers, returned, COUNT), 0), "each is returned once");
 }
 
 Test(buffers, pieces_follow_one_another_and_the_buffer_returns_when_filled_and_let_go, .init = open_buffers,
@@ -65,13 +65,13 @@ Test(buffers, pieces_follow_one_another_and_the_buffer_returns_when_filled_and_l
     buffers_unref(&buffers, one.data);
     buffers_unref(&buffers, two.data);
     cr_assert(eq(uint, buffers.lent, 0));
-    cr_assert(eq(uint, buffers_take_returned(&buffers, returned), 0), "the kernel goes on filling it");
+    cr_assert(eq(uint, buffers_take_returned(&buffers, returned, COUNT), 0), "the kernel goes on filling it");
 
     rondo_bytes last = buffers_lend(&buffers, 2, SIZE - 128, false);
     cr_assert_eq(last.data, two.data + 28);
-    cr_assert(eq(uint, buffers_take_returned(&buffers, returned), 0));
+    cr_assert(eq(uint, buffers_take_returned(&buffers, returned, COUNT), 0));
     buffers_unref(&buffers, last.data);
-    cr_assert(eq(uint, buffers_take_returned(&buffers, returned), 1));
+    cr_assert(eq(uint, buffers_take_returned(&buffers, returned, COUNT), 1));
     cr_assert(eq(u16, returned[0], 2));
 
     rondo_bytes anew = buffers_lend(&buffers, 2, 1, false);
@@ -86,15 +86,29 @@ Test(buffers, a_piece_that_is_kept_holds_back_a_buffer_that_was_filled, .init = 
     rondo_bytes kept = buffers_lend(&buffers, 0, 10, true);
     buffers_unref(&buffers, buffers_lend(&buffers, 0, SIZE - 10, false).data);
     cr_assert(eq(uint, buffers.lent, 1));
-    cr_assert(eq(uint, buffers_take_returned(&buffers, returned), 0));
+    cr_assert(eq(uint, buffers_take_returned(&buffers, returned, COUNT), 0));
     buffers_unref(&buffers, kept.data);
-    cr_assert(eq(uint, buffers_take_returned(&buffers, returned), 1));
+    cr_assert(eq(uint, buffers_take_returned(&buffers, returned, COUNT), 1));
 }
 
 Test(buffers, a_piece_beyond_the_end_is_caught, .init = open_buffers, .signal = SIGABRT)
 {
     buffers_lend(&buffers, 0, SIZE, true);
     buffers_lend(&buffers, 0, 1, false);
+}
+
+Test(buffers, who_was_returned_last_is_taken_first, .init = open_buffers, .fini = close_buffers)
+{
+    uint16_t taken[COUNT];
+    for (unsigned i = 0; i < 3; i++)
+        buffers_lend(&buffers, i, 1, false);
+    buffers_unref(&buffers, buffers_at(&buffers, 2));
+    buffers_unref(&buffers, buffers_at(&buffers, 0));
+    buffers_unref(&buffers, buffers_at(&buffers, 1));
+    cr_assert(eq(uint, buffers_take_returned(&buffers, taken, 2), 2));
+    cr_assert(taken[0] == 1 && taken[1] == 0);
+    cr_assert(eq(uint, buffers_take_returned(&buffers, taken, 2), 1), "what was left is there");
+    cr_assert_eq(taken[0], 2);
 }
 
 Test(buffers, all_are_returned_in_one_batch, .init = open_buffers, .fini = close_buffers)
@@ -107,7 +121,7 @@ Test(buffers, all_are_returned_in_one_batch, .init = open_buffers, .fini = close
     for (unsigned i = COUNT; i-- > 0;)
         buffers_unref(&buffers, buffers_at(&buffers, i));
 
-    cr_assert(eq(uint, buffers_take_returned(&buffers, returned), COUNT));
+    cr_assert(eq(uint, buffers_take_returned(&buffers, returned, COUNT), COUNT));
     for (unsigned i = 0; i < COUNT; i++) {
         cr_assert(not(seen[returned[i]]));
         seen[returned[i]] = true;
@@ -201,7 +215,7 @@ Test(buffers, random_keeps_agree_with_plain_counts, .init = open_buffers, .fini 
             lent -= is_returned[i];
         } else {
             uint16_t returned[COUNT];
-            for (unsigned count = buffers_take_returned(&buffers, returned); count > 0; count--) {
+            for (unsigned count = buffers_take_returned(&buffers, returned, COUNT); count > 0; count--) {
                 cr_assert(is_returned[returned[count - 1]]);
                 is_returned[returned[count - 1]] = false;
             }
