@@ -42,8 +42,8 @@ def _bars(family, results):
     return "\n".join(["$data << EOD", *rows, "EOD",
                       "set terminal svg size 900,420 font 'sans-serif,12' background 'white'",
                       "set datafile missing '-'", "set style data histograms", "set style histogram errorbars gap 1.5 lw 1",
-                      "set style fill solid 0.85 noborder", "set xtics rotate by -35 nomirror", "set ytics nomirror",
-                      "set border 3", "set grid ytics linecolor rgb '#dddddd'", "set key top left",
+                      "set style fill solid 0.85 border rgb '#444444'", "set xtics rotate by -35 nomirror", "set ytics nomirror",
+                      "set border 3", "set grid ytics linecolor rgb '#dddddd'", "set key outside top center horizontal",
                       f"set yrange [0:{min(top * 1.1, 6):.2f}]", "set ylabel 'server CPU, to the best bare ring'",
                       f"set title {_quoted(TITLES[family])}", f"plot 1 notitle linecolor rgb '#888888', {plots}"])
 
