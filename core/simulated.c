@@ -66,8 +66,10 @@ struct simulated {
     const char *violation;
 
     struct rondo_link submitted, pending, unused;
-    struct op_line starved; /* as in core/uring.c */
+    struct op_line starved; /* as in core/uring.c, like the next three */
     unsigned cancelled;
+    bool found_none;
+    bool is_short;
     unsigned ops_in_kernel;
 
     struct happened *happened; /* a queue: from next on */
@@ -266,7 +268,7 @@ static bool is_busy(const struct simulated *s, int fd, bool (*is_such)(const str
     return find_in(&s->submitted, fd, is_such) != NULL || find_in(&s->pending, fd, is_such) != NULL;
 }
 
-static struct request *issue(struct simulated *s, enum request_kind kind, struct op *op, int fd)
+static void begin(struct simulated *s, enum request_kind kind, struct op *op, int fd)
 {
     assert(!op->in_kernel && op->done != NULL);
     if (kind == REQUEST_SEND && is_busy(s, fd, sends))
@@ -280,6 +282,11 @@ static struct request *issue(struct simulated *s, enum request_kind kind, struct
     op->kind = (uint8_t)kind;
     op->fd = fd;
     s->ops_in_kernel++;
+}
+
+static struct request *issue(struct simulated *s, enum request_kind kind, struct op *op, int fd)
+{
+    begin(s, kind, op, fd);
     return new_request(s, kind, op, fd);
 }
 
@@ -336,7 +343,14 @@ static void simulated_accept(struct engine *engine, struct op *op, int fd)
 
 static void simulated_receive(struct engine *engine, struct op *op, int fd, bool multishot)
 {
-    issue(simulated_of(engine), REQUEST_RECEIVE, op, fd)->multishot = multishot;
+    struct simulated *s = simulated_of(engine);
+    bool any = s->free_count > 0 || s->engine.buffers.returned_count > 0;
+    if (op->more_to_read && any && (s->is_short || s->found_none)) { /* as in core/uring.c */
+        begin(s, REQUEST_RECEIVE, op, fd);
+        op_line_push(&s->starved, op);
+        return;
+    }
+    issue(s, REQUEST_RECEIVE, op, fd)->multishot = multishot;
 }
 
 static void simulated_receive_into(struct engine *engine, struct op *op, int fd, rondo_buffer memory)
@@ -465,6 +479,7 @@ static void starve(struct simulated *s, struct request *request)
     list_remove(&request->link);
     free_request(s, request);
     s->engine.counters.starved++;
+    s->found_none = true;
     s->cancelled += op->cancelling;
     op_line_push(&s->starved, op);
 }
@@ -740,6 +755,8 @@ static int simulated_wait(struct engine *engine, uint64_t timeout_ns)
     struct simulated *s = simulated_of(engine);
     give_back_buffers(s);
     resume_starved(s);
+    s->is_short = s->found_none || s->starved.first != NULL;
+    s->found_none = false;
     submit(s);
     let_happen(s);
     s->turn_end = s->happened_count;

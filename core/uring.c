@@ -11,7 +11,8 @@
  *               cancellation, whose target tells the outcome
  *
  * A receive that finds no buffer free ends with -ENOBUFS. It is not told to anyone: the op waits in `starved`, and
- * is issued again when buffers were given back, one each, the longest waiting first. Both happen right before the
+ * is issued again when buffers were given back, one each, the longest waiting first. A receive that would find bytes
+ * at once goes to the end of that line, so that a few fast peers can't keep all buffers. Both happen right before the
  * system call, so whatever returns a buffer during a turn (a completion, a timer, a posted call) is seen before we
  * sleep. It can't stall: we don't sleep while someone waits and a buffer is free, and if none is free, those lent come
  * back by way of a turn. It can't spin: nobody is issued again without a buffer for it. */
@@ -76,6 +77,8 @@ struct uring {
     uint16_t *returned;     /* room for buffers_take_returned */
     struct op_line starved; /* receives waiting for a buffer */
     unsigned cancelled;     /* of them, to be completed by the next dispatch */
+    bool found_none;        /* a receive, dispatched in this turn, has found no buffer */
+    bool is_short;          /* one did in the turn before, or waits still */
 
     unsigned turn_end; /* of the completions: those behind it are dispatched in the next turn */
     unsigned received; /* receives dispatched of the current portion */
@@ -146,7 +149,7 @@ static struct io_uring_sqe *next_sqe(struct uring *u)
 
 /* ---- issuing -------------------------------------------------------------------------------------------- */
 
-static void issued(struct uring *u, struct op *op, struct io_uring_sqe *sqe, enum op_kind kind, int fd)
+static void begin(struct uring *u, struct op *op, enum op_kind kind, int fd)
 {
     assert(!op->in_kernel && op->done != NULL);
     op->in_kernel = true;
@@ -155,6 +158,11 @@ static void issued(struct uring *u, struct op *op, struct io_uring_sqe *sqe, enu
     op->kind = (uint8_t)kind;
     op->fd = fd;
     u->ops_in_kernel++;
+}
+
+static void issued(struct uring *u, struct op *op, struct io_uring_sqe *sqe, enum op_kind kind, int fd)
+{
+    begin(u, op, kind, fd);
     u->engine.counters.submissions++;
     io_uring_sqe_set_data(sqe, op);
 }
@@ -192,9 +200,21 @@ static struct io_uring_sqe *prepare_receive(struct uring *u, int fd, bool multis
     return sqe;
 }
 
+/* Else it would overtake those that wait. But when all buffers are lent it may try: it finds none, or the peer's end. */
+static bool must_line_up(const struct uring *u, const struct op *op)
+{
+    bool any = u->provided > 0 || u->engine.buffers.returned_count > 0;
+    return op->more_to_read && any && (u->is_short || u->found_none);
+}
+
 static void uring_receive(struct engine *engine, struct op *op, int fd, bool multishot)
 {
     struct uring *u = uring_of(engine);
+    if (must_line_up(u, op)) {
+        begin(u, op, OP_RECEIVE, fd);
+        op_line_push(&u->starved, op);
+        return;
+    }
     struct io_uring_sqe *sqe = prepare_receive(u, fd, multishot, !op->more_to_read);
     issued(u, op, sqe, OP_RECEIVE, fd);
 }
@@ -460,6 +480,8 @@ static int uring_wait(struct engine *engine, uint64_t timeout_ns)
     struct uring *u = uring_of(engine);
     give_back_buffers(u);
     resume_starved(u);
+    u->is_short = u->found_none || u->starved.first != NULL;
+    u->found_none = false;
     /* One that was resumed may find nothing to receive and leave its buffer: another turn passes it on to the next in
      * line. Each turn makes the line shorter, so that ends. */
     bool passes_on = u->provided > 0 && u->starved.first != NULL;
@@ -498,6 +520,7 @@ static void finish(struct uring *u, struct op *op, const struct completion *comp
 static void starve(struct uring *u, struct op *op)
 {
     u->engine.counters.starved++;
+    u->found_none = true;
     u->cancelled += op->cancelling;
     op_line_push(&u->starved, op);
 }

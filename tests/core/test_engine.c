@@ -24,10 +24,11 @@ TestSuite(engine, .timeout = 60);
 #define NS_PER_MS   UINT64_C(1000000)
 #define PATIENCE_NS (10 * 1000 * NS_PER_MS)
 
-enum { BUFFERS = 16, BUFFER_BYTES = 1024 };
+enum { BUFFERS = 16, FEW_BUFFERS = 4, BUFFER_BYTES = 1024 };
 
 static const struct engine_size tiny = { 8, 16, BUFFERS, BUFFER_BYTES, 0, 0 };
 static const struct engine_size pieced = { 8, 16, BUFFERS, BUFFER_BYTES, 4, BUFFER_BYTES };
+static const struct engine_size few_buffers = { 64, 128, FEW_BUFFERS, BUFFER_BYTES, 0, 0 };
 static const struct engine_size roomy = { 256, 1024, 256, BUFFER_BYTES, 0, 0 };
 
 static struct engine *engine;
@@ -52,6 +53,11 @@ static void open_pieced(void)
     open_engine(&pieced);
 }
 
+static void open_few_buffers(void)
+{
+    open_engine(&few_buffers);
+}
+
 static void open_roomy(void)
 {
     open_engine(&roomy);
@@ -64,9 +70,10 @@ static void close_engine(void)
     engine_close(engine);
 }
 
-#define ON_TINY   .init = open_tiny, .fini = close_engine
-#define ON_PIECED .init = open_pieced, .fini = close_engine
-#define ON_ROOMY  .init = open_roomy, .fini = close_engine
+#define ON_TINY        .init = open_tiny, .fini = close_engine
+#define ON_PIECED      .init = open_pieced, .fini = close_engine
+#define ON_FEW_BUFFERS .init = open_few_buffers, .fini = close_engine
+#define ON_ROOMY       .init = open_roomy, .fini = close_engine
 
 /* ---- time ----------------------------------------------------------------------------------------------- */
 
@@ -1392,6 +1399,39 @@ Test(engine, starved_multishot_receives_sleep_and_go_on_as_buffers_come_back, ON
     starve(true);
 }
 
+static void go_on_receiving(struct asked *asked)
+{
+    asked->received_size = 0;
+    if (asked->result > 0)
+        ask_to_receive(asked, asked->fd, false);
+}
+
+Test(engine, fast_peers_do_not_keep_all_buffers, ON_FEW_BUFFERS)
+{
+    static struct asked fast[FEW_BUFFERS], late;
+    static const char much[64 * BUFFER_BYTES];
+    struct ends ends[FEW_BUFFERS], late_ends = local_ends();
+    for (unsigned i = 0; i < FEW_BUFFERS; i++) {
+        ends[i] = local_ends();
+        cr_assert_eq(send(ends[i].theirs, much, sizeof much, 0), (ssize_t)sizeof much);
+        fast[i].then = go_on_receiving;
+        ask_to_receive(&fast[i], ends[i].ours, false);
+    }
+    RUN_UNTIL(fast[FEW_BUFFERS - 1].completions > 1);
+    they_send(late_ends.theirs, "hello");
+    ask_to_receive(&late, late_ends.ours, false);
+    RUN_UNTIL(late.completions == 1);
+    for (unsigned i = 0; i < FEW_BUFFERS; i++)
+        cr_assert_lt(fast[i].completions, 32, "there was more to come, and yet it was another's turn");
+    for (unsigned i = 0; i < FEW_BUFFERS; i++)
+        RUN_UNTIL(fast[i].completions == sizeof much / BUFFER_BYTES);
+    for (unsigned i = 0; i < FEW_BUFFERS; i++) {
+        cancel(&fast[i]);
+        close_ends(ends[i]);
+    }
+    close_ends(late_ends);
+}
+
 Test(engine, all_starved_go_on_when_all_buffers_come_back_at_once, ON_TINY)
 {
     crowd_speaks(CROWD, true);
@@ -1474,7 +1514,11 @@ Test(engine, a_starved_receive_hears_the_eof_behind_its_bytes, ON_TINY)
     RUN_UNTIL(!waiting->op.in_kernel);
     assert_received(waiting, "hello");
     let_go(waiting);
-    ask_to_receive(waiting, waiting->fd, false);
+    ask_to_receive(waiting, waiting->fd, false); /* behind all others, since it would find something at once */
+    for (unsigned i = 1; i < BUFFERS; i++)
+        let_go(&crowd[i]);
+    for (unsigned i = BUFFERS + 1; i < CROWD; i++)
+        crowd[i].keeps = false;
     RUN_UNTIL(!waiting->op.in_kernel);
     cr_assert(eq(int, waiting->result, 0));
     crowd_leaves();
