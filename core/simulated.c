@@ -885,6 +885,14 @@ static void half_close(struct engine *engine, int fd)
         memory_socket_half_close(socket);
 }
 
+/* Whoever writes here finds room anyway. */
+static void widen_window(struct engine *engine, int fd, size_t bytes)
+{
+    (void)engine;
+    (void)fd;
+    (void)bytes;
+}
+
 static size_t unread(struct engine *engine, int fd)
 {
     const struct memory_socket *socket = socket_of(simulated_of(engine), fd);
@@ -953,6 +961,7 @@ static const struct socket_calls simulated_calls = {
     .bind = bind_socket,
     .send_now = send_now,
     .half_close = half_close,
+    .widen_window = widen_window,
     .unread = unread,
     .is_readable = is_readable,
     .unacknowledged = unacknowledged,

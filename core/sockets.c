@@ -55,6 +55,18 @@ static void half_close(struct engine *engine, int fd)
     shutdown(fd, SHUT_WR);
 }
 
+/* To wait for so many bytes (SO_RCVLOWAT) makes room for them, which stays when nobody waits for them any more. It leaves the
+ * kernel's own adjustment in force, and its limit, which for SO_RCVBUF would be another, and low (sysctl rmem_max). A wake-up
+ * that is suppressed in between comes with the second call. */
+static void widen_window(struct engine *engine, int fd, size_t bytes)
+{
+    int before = 1, wide = (int)bytes;
+    (void)engine;
+    getsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &before, &(socklen_t){ sizeof before });
+    setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &wide, sizeof wide);
+    setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &before, sizeof before);
+}
+
 static size_t ask_size(int fd, unsigned long request)
 {
     int size = 0;
@@ -118,6 +130,7 @@ const struct socket_calls system_sockets = {
     .bind = bind_socket,
     .send_now = send_now,
     .half_close = half_close,
+    .widen_window = widen_window,
     .unread = unread,
     .is_readable = is_readable,
     .unacknowledged = unacknowledged,

@@ -20,6 +20,9 @@ struct socket_calls {
     int (*send_now)(struct engine *engine, int fd, const struct iovec *slices, unsigned count);
     /* Send no more: the peer sees its EOF behind all that was sent. */
     void (*half_close)(struct engine *engine, int fd);
+    /* Let the peer of a TCP connection send so far ahead: the kernel makes its receive buffer fit, within its limits (sysctl
+     * tcp_rmem), unless the size has been set (SO_RCVBUF). */
+    void (*widen_window)(struct engine *engine, int fd, size_t bytes);
     /* Bytes that have arrived and were not received yet. */
     size_t (*unread)(struct engine *engine, int fd);
     /* Is there something to receive: bytes, the peer's EOF, an error? */

@@ -46,6 +46,7 @@ struct service {
     struct rondo_link stoppables;
     struct rondo_link servers;
     rondo_server **app_servers; /* those of the app; NULL: gone */
+    unsigned wide_count;        /* transports with a wide receive window */
     bool draining, aborting;
     bool was_started; /* the app's shard_start has succeeded */
     void *shard_state;

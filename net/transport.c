@@ -402,6 +402,7 @@ static void free_transport(rondo_transport *t)
     struct service *service = service_of(t->loop);
     if (list_is_empty(&service->lingering))
         rondo_timer_cancel(&service->linger_timer);
+    service->wide_count -= t->is_wide;
     t->loop->users--;
     free_state(t, t->self);
     memory_free(t);

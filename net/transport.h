@@ -66,6 +66,7 @@ struct rondo_transport {
     bool draining : 1;        /* the server stops: close when drain_bytes are delivered */
     bool end_unsure : 1; /* the kernel may have forgotten to tell the peer's end: see transport_watch_end */
     bool misuse_logged : 1; /* written to after rondo_write_eof */
+    bool is_wide : 1;       /* its receive window has been widened */
     unsigned stalls : 3;    /* lingering: looks, one after another, at which the peer had taken nothing */
 
     int error; /* for connection_lost */

@@ -8,12 +8,14 @@ import peers  # noqa: E402
 
 # Found by trying the techniques one by one (README, "Each technique"): of all switches of rondo-ceiling these pay.
 RECEIVE = ("--incremental", "--buffers", "16", "--buffer-size", "262144", "--gather")
+BULK = ("--incremental", "--buffers", "4", "--buffer-size", "262144", "--gather")
 BEST = {
     "pp64x1": (*RECEIVE, "--quiet-sends"),
     "pp64x1000": ("--gather",),
     "pp64x10000": ("--gather",),
     "pp16k": ("--buffers", "256", "--buffer-size", "16384", "--gather"),
-    "bulk1m": ("--buffers", "16", "--buffer-size", "262144", "--gather"),
+    "bulk64k": BULK,
+    "bulk1m": (*BULK, "--window", "4194304"),
     "churn-orderly": (*RECEIVE, "--defer-accept", "--no-poll-first"),
     "churn-reset": (*RECEIVE, "--defer-accept", "--no-poll-first"),
 }

@@ -63,6 +63,10 @@ static unsigned listen_on_port(int *listener, unsigned port)
     if (options.congestion)
         must(setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, options.congestion, strlen(options.congestion)) == 0,
              "--congestion");
+    if (options.window > 0) { /* what this makes of the receive buffer stays */
+        set(fd, SOL_SOCKET, SO_RCVLOWAT, (int)options.window, "--window");
+        set(fd, SOL_SOCKET, SO_RCVLOWAT, 1, "--window");
+    }
     must(bind(fd, (struct sockaddr *)&address, size) == 0 && listen(fd, BACKLOG) == 0 &&
              getsockname(fd, (struct sockaddr *)&address, &size) == 0,
          "listen");

@@ -32,6 +32,7 @@ static const char help[] =
     "  --direct            descriptors of the ring's own\n"
     "  --reset-close       close by a reset\n"
     "  --congestion NAME   TCP_CONGESTION\n"
+    "  --window BYTES      the receive window, by SO_RCVLOWAT of the listening socket\n"
     "the ring\n"
     "  --taskrun HOW       defer (the default), coop, none\n"
     "  --no-ring-fd        don't register the ring's descriptor\n"
@@ -58,6 +59,7 @@ enum option_code {
     DIRECT,
     RESET_CLOSE,
     CONGESTION,
+    WINDOW,
     TASKRUN,
     NO_RING_FD,
     SQPOLL,
@@ -85,6 +87,7 @@ static const struct option long_options[] = {
     { "direct", no_argument, NULL, DIRECT },
     { "reset-close", no_argument, NULL, RESET_CLOSE },
     { "congestion", required_argument, NULL, CONGESTION },
+    { "window", required_argument, NULL, WINDOW },
     { "taskrun", required_argument, NULL, TASKRUN },
     { "no-ring-fd", no_argument, NULL, NO_RING_FD },
     { "sqpoll", no_argument, NULL, SQPOLL },
@@ -137,8 +140,9 @@ static void check(const struct options *options)
         refuse("--spin never waits, so --min-wait means nothing");
     if (options->min_wait_us > 0 && options->sqpoll)
         refuse("--min-wait and --sqpoll: one of them");
-    if (options->unix_path != NULL && (options->defer_accept || options->congestion != NULL))
-        refuse("--defer-accept and --congestion are about TCP");
+    if (options->unix_path != NULL &&
+        (options->defer_accept || options->congestion != NULL || options->window > 0))
+        refuse("--defer-accept, --congestion and --window are about TCP");
 }
 
 static void take(struct options *o, int code)
@@ -197,6 +201,9 @@ static void take(struct options *o, int code)
         return;
     case CONGESTION:
         o->congestion = optarg;
+        return;
+    case WINDOW:
+        o->window = number(optarg, 1, 1 << 30);
         return;
     case TASKRUN:
         o->taskrun = taskrun_of(optarg);

@@ -20,6 +20,7 @@ struct options {
     unsigned accepts; /* single ones, at the same time; 0: one multishot */
     bool defer_accept, direct, reset_close;
     const char *congestion;
+    unsigned window; /* 0: the kernel's */
 
     enum taskrun taskrun;
     bool ring_fd, sqpoll, spin;

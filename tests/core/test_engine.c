@@ -1514,7 +1514,8 @@ Test(engine, a_starved_receive_hears_the_eof_behind_its_bytes, ON_TINY)
     RUN_UNTIL(!waiting->op.in_kernel);
     assert_received(waiting, "hello");
     let_go(waiting);
-    ask_to_receive(waiting, waiting->fd, false); /* behind all others, since it would find something at once */
+    ask_to_receive(waiting, waiting->fd,
+                   false); /* behind all others, since it would find something at once */
     for (unsigned i = 1; i < BUFFERS; i++)
         let_go(&crowd[i]);
     for (unsigned i = BUFFERS + 1; i < CROWD; i++)

@@ -698,6 +698,133 @@ Test(transport, slow_peers_do_not_starve_a_fast_one)
     world_close(&world);
 }
 
+/* ---- the receive window --------------------------------------------------------------------------------- */
+
+static const struct engine_size large_buffers = { 32, 64, 16, 16 * 1024, 0, 0 };
+
+struct bulk {
+    struct world world;
+    struct pair pair;
+};
+
+static void bulk_open(struct bulk *b, const rondo_protocol *protocol)
+{
+    memset(b, 0, sizeof *b);
+    world_open(&b->world, &large_buffers);
+    b->pair.memory_size = sizeof b->pair.memory;
+    pair_open_in(&b->pair, &b->world, protocol);
+}
+
+static void bulk_close(struct bulk *b)
+{
+    pair_close(&b->pair);
+    while (b->world.loop.users > 0)
+        loop_turn(&b->world.loop, ENGINE_FOREVER);
+    cr_assert(eq(uint, b->world.service.wide_count, 0));
+    world_close(&b->world);
+}
+
+static int option_of(const struct pair *p, int option)
+{
+    int value = 0;
+    getsockopt(p->t->fd, SOL_SOCKET, option, &value, &(socklen_t){ sizeof value });
+    return value;
+}
+
+/* What is sent before anybody receives lies in the socket together. */
+static void peer_sends_together(struct bulk *b, size_t size)
+{
+    static const char much[40 * 1000];
+    size_t received = b->pair.received_size;
+    cr_assert_eq(send(b->pair.peer, much, size, 0), (ssize_t)size);
+    pair_run_until_received(&b->pair, received + size);
+}
+
+Test(transport, a_peer_that_sends_much_may_send_further_ahead)
+{
+    const rondo_protocol *protocols[] = { &recording, &recording_buffered };
+    for (unsigned i = 0; i < 2; i++) {
+        struct bulk b;
+        bulk_open(&b, protocols[i]);
+        int before = option_of(&b.pair, SO_RCVBUF);
+        peer_sends_together(&b, 40 * 1000);
+
+        cr_assert(eq(uint, b.world.service.wide_count, 1));
+        cr_assert_geq(option_of(&b.pair, SO_RCVBUF), 2 * 1024 * 1024, "%d before", before);
+        cr_assert_lt(before, 1024 * 1024);
+        cr_assert(eq(int, option_of(&b.pair, SO_RCVLOWAT), 1), "a byte is heard of as before");
+        peer_sends_together(&b, 1);
+        bulk_close(&b);
+    }
+}
+
+Test(transport, who_sends_little_keeps_the_window_it_has)
+{
+    struct bulk b;
+    bulk_open(&b, &recording);
+    int before = option_of(&b.pair, SO_RCVBUF);
+    for (unsigned i = 0; i < 100; i++)
+        peer_sends_together(&b, 12 * 1000);
+    peer_sends_together(&b, 16 * 1024); /* and nothing behind it */
+
+    cr_assert(eq(uint, b.world.service.wide_count, 0));
+    cr_assert_lt(option_of(&b.pair, SO_RCVBUF), 2 * 1024 * 1024, "%d before", before);
+    bulk_close(&b);
+}
+
+Test(transport, who_takes_little_at_a_time_keeps_its_window)
+{
+    struct bulk b;
+    bulk_open(&b, &recording_buffered);
+    b.pair.memory_size = 64;
+    peer_sends_together(&b, 4000);
+
+    cr_assert(eq(uint, b.world.service.wide_count, 0));
+    bulk_close(&b);
+}
+
+Test(transport, what_the_user_has_set_on_the_socket_stays)
+{
+    struct bulk b;
+    int size = 128 * 1024, low = 7;
+    bulk_open(&b, &recording);
+    setsockopt(b.pair.t->fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
+    setsockopt(b.pair.t->fd, SOL_SOCKET, SO_RCVLOWAT, &low, sizeof low);
+    int set = option_of(&b.pair, SO_RCVBUF);
+    peer_sends_together(&b, 40 * 1000);
+
+    cr_assert(eq(int, option_of(&b.pair, SO_RCVBUF), set));
+    cr_assert(eq(int, option_of(&b.pair, SO_RCVLOWAT), low));
+    bulk_close(&b);
+}
+
+Test(transport, only_so_many_windows_of_a_shard_are_wide)
+{
+    enum { MANY = 40, WIDE = 32 };
+    static struct pair pairs[MANY];
+    static const char much[40 * 1000];
+    struct world world;
+    unsigned wide = 0;
+    world_open(&world, &large_buffers);
+    for (unsigned i = 0; i < MANY; i++) {
+        pair_open_in(&pairs[i], &world, &recording);
+        cr_assert_eq(send(pairs[i].peer, much, sizeof much, 0), (ssize_t)sizeof much);
+        pair_run_until_received(&pairs[i], sizeof much);
+        wide += option_of(&pairs[i], SO_RCVBUF) >= 2 * 1024 * 1024;
+    }
+    cr_assert(eq(uint, wide, WIDE));
+    cr_assert(eq(uint, world.service.wide_count, WIDE));
+
+    for (unsigned i = 0; i < 3; i++)
+        pair_close(&pairs[i]);
+    cr_assert(eq(uint, world.service.wide_count, WIDE - 3), "there is room for others");
+    for (unsigned i = 3; i < MANY; i++)
+        pair_close(&pairs[i]);
+    while (world.loop.users > 0)
+        loop_turn(&world.loop, ENGINE_FOREVER);
+    world_close(&world);
+}
+
 /* ---- BufferedProtocol ------------------------------------------------------------------------------------ */
 
 Test(transport, a_buffered_protocol_receives_into_its_own_memory)

@@ -11,7 +11,7 @@ TECHNIQUES = [
     ["--defer-accept", "--no-poll-first"], ["--zero-copy", "4096"], ["--zero-copy", "4096", "--gather"],
     ["--taskrun", "coop"], ["--taskrun", "none"], ["--taskrun", "none", "--sqpoll"], ["--no-ring-fd"],
     ["--min-wait", "50"], ["--spin"], ["--portion", "2"], [*PIECES, "--quiet-sends", "--portion", "3"],
-    ["--congestion", "cubic"], ["--threads", "2", *PIECES],
+    ["--congestion", "cubic"], [*PIECES, "--window", "4194304"], ["--threads", "2", *PIECES],
     ["--buffers", "16", "--buffer-size", "512", "--gather", "--quiet-sends"],
 ]
 

@@ -210,7 +210,7 @@ void pair_open_in(struct pair *p, struct world *world, const rondo_protocol *pro
     int ours;
     p->loop = &world->loop;
     if (p->memory_size == 0)
-        p->memory_size = sizeof p->memory;
+        p->memory_size = 64;
     if (p->is_unix)
         connect_unix_pair(&ours, &p->peer);
     else

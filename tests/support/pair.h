@@ -37,11 +37,11 @@ struct pair {
     void (*on_pause)(struct pair *p);
     void (*on_resume)(struct pair *p);
     void (*on_lost)(struct pair *p);
-    bool is_unix;    /* a Unix socket, not TCP: set before pair_open */
-    bool stay_open;  /* eof_received returns it */
-    int note;        /* the test's own */
-    char memory[64]; /* get_buffer's */
-    size_t memory_size;
+    bool is_unix;           /* a Unix socket, not TCP: set before pair_open */
+    bool stay_open;         /* eof_received returns it */
+    int note;               /* the test's own */
+    char memory[32 * 1024]; /* get_buffer's */
+    size_t memory_size;     /* so much of it: 0 is 64 bytes */
 };
 
 /* A loop and a service, shared by the pairs of a test. */
