@@ -12,7 +12,7 @@ class Load:
     lines: bool = False  # servers answer line by line
     unix: bool = False
     kind: str = "cpu"  # cpu: server CPU for each request; idle, greedy, shards: see compare
-    longer: int = 1  # so many times as long as others: each connection must get its turns
+    longer: int = 1  # so many times as long as others, also to warm up: each connection must get its turns
 
     def paced(self):
         return "--rate" in self.arguments
@@ -32,7 +32,8 @@ LOADS = [
     Load("pipe16", "pipelined", "pipelined", ("--connections", "50", "--depth", "16")),
     Load("lines16", "pipelined", "pipelined", ("--connections", "50", "--depth", "16", "--lines"), lines=True),
     Load("bulk64k", "bulk", "bulk", ("--connections", "8", "--size", "65536")),
-    Load("bulk1m", "bulk", "bulk", ("--connections", "8", "--size", "1048576")),
+    # In the first half second windows and send buffers are still growing, and small ones keep the bytes in the caches.
+    Load("bulk1m", "bulk", "bulk", ("--connections", "8", "--size", "1048576"), longer=6),
     Load("churn-orderly", "churn", "connect", ("--connections", "64")),
     Load("churn-reset", "churn", "connect", ("--connections", "64", "--close", "reset")),
     _pingpong("open50k", 50, "--rate", "50000", family="open"),
