@@ -3,18 +3,28 @@
  * the protocol's own, in the same block. */
 #include <rondo/line.h>
 
+#include <assert.h>
 #include <errno.h>
 #include <stdint.h>
 
 #include <rondo/log.h>
 #include <rondo/transport.h>
 
+#include "core/memory.h"
 #include "net/transport.h"
 #include "proto/line_parser.h"
 
+/* What is being delivered. */
+struct delivery {
+    rondo_bytes rest;     /* what follows */
+    rondo_bytes extra;    /* of raw bytes: handed back */
+    const char *line_end; /* of the line in line_received, if its delimiter lies there; else NULL */
+};
+
 struct receiver {
     struct line_parser parser;
-    const char *line_end; /* of the line in line_received, if its delimiter lies there; else NULL */
+    struct delivery *delivery; /* NULL: nothing */
+    bool is_raw;
 };
 
 _Static_assert(sizeof(struct receiver) <= RONDO__LINE_STATE_SIZE,
@@ -54,9 +64,9 @@ static void found(rondo_transport *t, const rondo_line_protocol *table, struct r
     if (table->line_received == NULL)
         return;
     if (receiver->parser.held == NULL)
-        receiver->line_end = line.data + line.size;
+        receiver->delivery->line_end = line.data + line.size;
     table->line_received(t, line);
-    receiver->line_end = NULL;
+    receiver->delivery->line_end = NULL;
 }
 
 static void too_long(rondo_transport *t, const rondo_line_protocol *table, rondo_bytes line)
@@ -74,32 +84,129 @@ static void no_memory(rondo_transport *t, const rondo_line_protocol *table)
     transport_fail(t, -ENOMEM);
 }
 
+/* What raw_data_received has handed back is the end of what it was given. */
+static rondo_bytes handed_back(const struct delivery *delivery, rondo_bytes given)
+{
+    rondo_bytes extra = delivery->extra;
+    assert(extra.size == 0 ||
+           (extra.size <= given.size && extra.data + extra.size == given.data + given.size));
+    (void)given;
+    return extra;
+}
+
+/* What was held as the beginning of a line comes first. There is no delimiter in it, so what is handed back of it is one
+ * again. */
+static void give_held_raw(rondo_transport *t, const rondo_line_protocol *table, struct receiver *receiver)
+{
+    const void *self = rondo_self(t);
+    struct held *held = receiver->parser.held;
+    receiver->parser = (struct line_parser){ 0 };
+    held_drop_first(held, held->lent);
+    held->lent = 0;
+    rondo_bytes data = { held->bytes, held->size };
+    table->raw_data_received(t, data);
+    size_t back = rondo_self(t) == self ? handed_back(receiver->delivery, data).size : 0;
+    held_drop_first(held, held->size - back);
+    if (back > 0)
+        receiver->parser.held = held;
+    else
+        memory_free(held);
+}
+
+static void give_raw(rondo_transport *t, const rondo_line_protocol *table, struct receiver *receiver)
+{
+    struct delivery *delivery = receiver->delivery;
+    rondo_bytes data = delivery->rest;
+    delivery->extra = (rondo_bytes){ 0 };
+    line_parser_drop_line(&receiver->parser);
+    receiver->parser.is_skipping = false;
+    if (receiver->parser.held != NULL) {
+        give_held_raw(t, table, receiver);
+        return;
+    }
+    delivery->rest = (rondo_bytes){ 0 };
+    table->raw_data_received(t, data);
+    delivery->rest = handed_back(delivery, data);
+}
+
+/* Returns false when the input is used up. */
+static bool give_next(rondo_transport *t, const rondo_line_protocol *table, struct receiver *receiver)
+{
+    struct delivery *delivery = receiver->delivery;
+    struct line_rules rules = rules_of(table);
+    rondo_bytes line;
+    if (receiver->is_raw && delivery->rest.size > 0) {
+        give_raw(t, table, receiver);
+        return true;
+    }
+    switch (line_parser_next(&receiver->parser, &rules, &delivery->rest, &line)) {
+    case LINE_FOUND:
+        found(t, table, receiver, line);
+        return true;
+    case LINE_TOO_LONG:
+        too_long(t, table, line);
+        return true;
+    case LINE_NO_MEMORY:
+        no_memory(t, table);
+        return true;
+    case LINE_INCOMPLETE:
+        break;
+    }
+    return false;
+}
+
 void rondo__line_data_received(rondo_transport *t, rondo_bytes data)
 {
     const rondo_line_protocol *table = table_of(t);
     const void *self = rondo_self(t);
     struct receiver *receiver = receiver_of(t);
-    struct line_rules rules = rules_of(table);
-    enum line_result result;
-    rondo_bytes line;
+    struct delivery delivery = { .rest = data };
 
-    while ((result = line_parser_next(&receiver->parser, &rules, &data, &line)) != LINE_INCOMPLETE) {
-        if (result == LINE_FOUND)
-            found(t, table, receiver, line);
-        else if (result == LINE_TOO_LONG)
-            too_long(t, table, line);
-        else
-            no_memory(t, table);
-
+    receiver->delivery = &delivery;
+    while (give_next(t, table, receiver)) {
         bool replaced =
             rondo_self(t) != self; /* what follows is the new one's, also if it has the same table */
         if (replaced || !transport_may_deliver(t)) {
             line_parser_drop_line(&receiver->parser); /* it may take long until the next line */
             if (!rondo_is_closing(t))
-                transport_unread(t, data);
-            return;
+                transport_unread(t, delivery.rest);
+            break;
         }
     }
+    receiver->delivery = NULL;
+}
+
+void rondo_set_raw_mode(rondo_transport *t)
+{
+    struct receiver *receiver = receiver_of(t);
+    if (table_of(t)->raw_data_received != NULL)
+        receiver->is_raw = true;
+    else
+        rondo_log(RONDO_LOG_ERROR, "%s: rondo_set_raw_mode needs a raw_data_received: lines go on",
+                  transport_name(t));
+}
+
+void rondo_set_line_mode(rondo_transport *t, rondo_bytes extra)
+{
+    struct receiver *receiver = receiver_of(t);
+    receiver->is_raw = false;
+    if (extra.size == 0)
+        return;
+    assert(receiver->delivery != NULL && "only raw_data_received can hand back the end of what it was given");
+    receiver->delivery->extra = extra;
+}
+
+void rondo_clear_line_buffer(rondo_transport *t)
+{
+    struct receiver *receiver = receiver_of(t);
+    if (receiver->delivery == NULL) {
+        line_parser_release(&receiver->parser);
+        return;
+    }
+    receiver->delivery->rest = (rondo_bytes){ 0 };
+    receiver->parser.is_skipping = false;
+    if (receiver->parser.held != NULL) /* the line that is being given stays until the call returns */
+        receiver->parser.held->size = receiver->parser.held->lent;
 }
 
 rondo_bytes rondo__line_unused(const rondo_protocol *protocol, const void *self)
@@ -117,7 +224,8 @@ void rondo__line_release(const rondo_protocol *protocol, void *self)
 /* True also for the rest of a line, as behind a command: its delimiter lies behind that, too. */
 static bool lies_before_its_delimiter(rondo_transport *t, rondo_bytes line)
 {
-    const char *line_end = receiver_of(t)->line_end;
+    const struct delivery *delivery = receiver_of(t)->delivery;
+    const char *line_end = delivery == NULL ? NULL : delivery->line_end;
     return line_end != NULL && line.data != NULL && line.data + line.size == line_end;
 }
 

@@ -21,17 +21,11 @@
 
 #include "core/memory.h"
 
-#define NOWHERE        SIZE_MAX
-#define HELD_BYTES_MIN (64 - sizeof(struct held_line))
+#define NOWHERE SIZE_MAX
 
 static size_t smaller(size_t a, size_t b)
 {
     return a < b ? a : b;
-}
-
-static size_t larger(size_t a, size_t b)
-{
-    return a > b ? a : b;
 }
 
 /* The first `size` bytes, taken off `bytes`. */
@@ -43,48 +37,16 @@ static rondo_bytes take(rondo_bytes *bytes, size_t size)
     return taken;
 }
 
-static size_t held_size(const struct line_parser *parser)
-{
-    return parser->held == NULL ? 0 : parser->held->size;
-}
-
-static bool reserve(struct line_parser *parser, const struct line_rules *rules, size_t needed)
-{
-    size_t before = parser->held == NULL ? 0 : parser->held->capacity;
-    if (needed <= before)
-        return true;
-    size_t doubled = larger(2 * before, HELD_BYTES_MIN);
-    size_t longest = rules->max_length + 2 * rules->delimiter.size;
-    size_t capacity = larger(needed, smaller(doubled, longest));
-    struct held_line *held = memory_resize(parser->held, sizeof *held + capacity);
-    if (held == NULL)
-        return false;
-    if (parser->held == NULL)
-        held->size = held->lent = 0;
-    held->capacity = capacity;
-    parser->held = held;
-    return true;
-}
-
 /* Append to what is held, and leave room for the joint behind it. */
 static bool hold(struct line_parser *parser, const struct line_rules *rules, rondo_bytes bytes)
 {
     if (bytes.size == 0)
         return true;
-    if (!reserve(parser, rules, held_size(parser) + bytes.size + rules->delimiter.size - 1))
+    size_t needed = held_size(parser->held) + bytes.size + rules->delimiter.size - 1;
+    if (!held_reserve(&parser->held, needed, rules->max_length + 2 * rules->delimiter.size))
         return false;
-    struct held_line *held = parser->held;
-    memcpy(held->bytes + held->size, bytes.data, bytes.size);
-    held->size += bytes.size;
+    held_append(parser->held, bytes);
     return true;
-}
-
-static void drop_first(struct held_line *held, size_t size)
-{
-    if (size == 0)
-        return;
-    held->size -= size;
-    memmove(held->bytes, held->bytes + size, held->size);
 }
 
 static size_t position_in(rondo_bytes bytes, rondo_bytes delimiter)
@@ -100,7 +62,7 @@ static size_t position_in(rondo_bytes bytes, rondo_bytes delimiter)
 /* Where the first delimiter begins, in what is held with `input` behind it. */
 static size_t position_of_delimiter(struct line_parser *parser, rondo_bytes delimiter, rondo_bytes input)
 {
-    size_t size = held_size(parser);
+    size_t size = held_size(parser->held);
     size_t before = smaller(size, delimiter.size - 1);
     if (before > 0) {
         size_t behind = smaller(input.size, delimiter.size - 1);
@@ -123,7 +85,7 @@ static bool give(struct line_parser *parser, const struct line_rules *rules, siz
         *line = take(input, size);
         return true;
     }
-    size_t missing = size - smaller(size, held_size(parser));
+    size_t missing = size - smaller(size, held_size(parser->held));
     if (!hold(parser, rules, take(input, missing)))
         return false;
     parser->held->lent = size;
@@ -134,13 +96,13 @@ static bool give(struct line_parser *parser, const struct line_rules *rules, siz
 static enum line_result take_line(struct line_parser *parser, const struct line_rules *rules,
                                   rondo_bytes *input, rondo_bytes *line)
 {
-    size_t window = rules->max_length + rules->delimiter.size - held_size(parser);
+    size_t window = rules->max_length + rules->delimiter.size - held_size(parser->held);
     rondo_bytes searched = { input->data, smaller(input->size, window) };
     size_t length = position_of_delimiter(parser, rules->delimiter, searched);
 
     if (length != NOWHERE) {
         rondo_bytes rest = *input;
-        take(&rest, length + rules->delimiter.size - held_size(parser));
+        take(&rest, length + rules->delimiter.size - held_size(parser->held));
         if (!give(parser, rules, length, input, line))
             return LINE_NO_MEMORY;
         if (parser->held != NULL)
@@ -160,9 +122,9 @@ static bool hold_tail(struct line_parser *parser, const struct line_rules *rules
 {
     size_t tail = rules->delimiter.size - 1;
     size_t from_input = smaller(input->size, tail);
-    size_t from_held = smaller(held_size(parser), tail - from_input);
+    size_t from_held = smaller(held_size(parser->held), tail - from_input);
     if (parser->held != NULL)
-        drop_first(parser->held, parser->held->size - from_held);
+        held_drop_first(parser->held, parser->held->size - from_held);
     take(input, input->size - from_input);
     return hold(parser, rules, take(input, from_input));
 }
@@ -174,7 +136,7 @@ static enum line_result skip_line(struct line_parser *parser, const struct line_
     size_t position = position_of_delimiter(parser, rules->delimiter, *input);
     if (position == NOWHERE)
         return hold_tail(parser, rules, input) ? LINE_INCOMPLETE : LINE_NO_MEMORY;
-    take(input, position + rules->delimiter.size - held_size(parser));
+    take(input, position + rules->delimiter.size - held_size(parser->held));
     line_parser_release(parser);
     return LINE_FOUND;
 }
@@ -195,7 +157,7 @@ enum line_result line_parser_next(struct line_parser *parser, const struct line_
 
 void line_parser_drop_line(struct line_parser *parser)
 {
-    struct held_line *held = parser->held;
+    struct held *held = parser->held;
     if (held == NULL)
         return;
     if (held->lent == held->size) {
@@ -203,7 +165,7 @@ void line_parser_drop_line(struct line_parser *parser)
         parser->held = NULL;
     } else {
         /* Behind the beginning of a line that is too long: what may begin its delimiter. */
-        drop_first(held, held->lent);
+        held_drop_first(held, held->lent);
         held->lent = 0;
     }
 }
@@ -212,7 +174,7 @@ rondo_bytes line_parser_unused(const struct line_parser *parser)
 {
     if (parser->held == NULL || parser->is_skipping)
         return (rondo_bytes){ 0 };
-    const struct held_line *held = parser->held;
+    const struct held *held = parser->held;
     return (rondo_bytes){ held->bytes + held->lent, held->size - held->lent };
 }
 

@@ -10,23 +10,18 @@
 
 #include <rondo/bytes.h>
 
+#include "proto/held.h"
+
 /* What a line is: the same for all calls on one parser, until it is released. */
 struct line_rules {
     rondo_bytes delimiter; /* 1 byte or more */
     size_t max_length;     /* without the delimiter; at most SIZE_MAX / 4: sums of sizes must not overflow */
 };
 
-struct held_line {
-    size_t size;     /* bytes held */
-    size_t capacity; /* at most max_length and two delimiters */
-    size_t lent;     /* bytes, from the first on, that were given out with the last result */
-    char bytes[];
-};
-
 /* One for each stream of bytes; zeroed: at the start of a line. Small: most connections are idle, between two lines. */
 struct line_parser {
-    struct held_line *held; /* the beginning of an incomplete line, or one just completed; else NULL */
-    bool is_skipping;       /* to the end of a line that was too long */
+    struct held *held; /* the beginning of an incomplete line, or one just completed; else NULL */
+    bool is_skipping;  /* to the end of a line that was too long */
 };
 
 enum line_result {

@@ -124,7 +124,7 @@ static const char *compare(const struct verdict *defined, const struct verdict *
 static const char *audit(const struct line_parser *parser, const struct line_rules *rules)
 {
     size_t tail = rules->delimiter.size - 1;
-    const struct held_line *held = parser->held;
+    const struct held *held = parser->held;
     if (held == NULL)
         return NULL;
     if (held->size > (parser->is_skipping ? tail : rules->max_length + tail))

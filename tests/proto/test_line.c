@@ -346,3 +346,234 @@ Test(line, lines_are_the_same_on_any_kernel)
         over();
     }
 }
+
+/* ---- raw mode ------------------------------------------------------------------------------------------- */
+
+/* "put N": N raw bytes follow, noted as (bytes), each delivery one; "raw": everything that follows; "clear": what has been
+ * received is dropped. */
+struct upload {
+    unsigned lines;
+    size_t left;
+    void (*when_raw)(rondo_transport *t, rondo_bytes data);
+};
+
+static void upload_line_received(rondo_transport *t, rondo_bytes line)
+{
+    struct upload *self = rondo_self(t);
+    char word[16] = "";
+    line_received(t, line);
+    snprintf(word, sizeof word, "%.*s", (int)line.size, line.data);
+    if (sscanf(word, "put %zu", &self->left) == 1 || (strcmp(word, "raw") == 0 && (self->left = SIZE_MAX) > 0))
+        rondo_set_raw_mode(t);
+    if (strcmp(word, "clear") == 0)
+        rondo_clear_line_buffer(t);
+}
+
+static void raw_data_received(rondo_transport *t, rondo_bytes data)
+{
+    struct upload *self = rondo_self(t);
+    size_t size = data.size < self->left ? data.size : self->left;
+    note("(", (rondo_bytes){ data.data, size }, ")");
+    self->left -= size;
+    if (self->left == 0)
+        rondo_set_line_mode(t, (rondo_bytes){ data.data + size, data.size - size });
+    if (self->when_raw != NULL)
+        self->when_raw(t, data);
+}
+
+static void raw_when_too_long(rondo_transport *t, rondo_bytes line)
+{
+    struct upload *self = rondo_self(t);
+    line_length_exceeded(t, line);
+    self->left = 8;
+    rondo_set_raw_mode(t);
+}
+
+static const rondo_line_protocol upload = {
+    RONDO_LINE_RECEIVER("upload", sizeof(struct upload)),
+    .protocol.connection_made = connection_made,
+    .protocol.connection_lost = connection_lost,
+    .line_received = upload_line_received,
+    .line_length_exceeded = raw_when_too_long,
+    .raw_data_received = raw_data_received,
+    .delimiter = RONDO_BYTES("\r\n"),
+    .max_length = 20,
+};
+
+/* Without the ends of deliveries: "(ab)(c)" is "(abc)". */
+static void join_raw(void)
+{
+    for (char *seam; (seam = strstr(calls, ")(")) != NULL;)
+        memmove(seam, seam + 2, strlen(seam + 2) + 1);
+}
+
+Test(line, raw_bytes_come_as_they_are_and_lines_go_on_behind_them)
+{
+    given(&upload);
+    feed("one\r\nput 10\r\nab\r\ncd\r\nef");
+    cr_assert(eq(str, calls, "<one><put 10>(ab\r\ncd\r\nef)"));
+    feed("\r\ntwo\r\nput 3\r\nxyzthree\r\nfo");
+    cr_assert(eq(str, calls, "<one><put 10>(ab\r\ncd\r\nef)<><two><put 3>(xyz)<three>"));
+    feed("ur\r\n");
+    cr_assert(eq(str, strrchr(calls, '<'), "<four>"));
+    over();
+}
+
+Test(line, raw_bytes_are_the_same_however_they_are_cut)
+{
+    const char *text = "one\r\nput 10\r\nab\r\ncd\r\nef\r\nput 1\r\n\rtwo\r\nput 4\r\n\r\n\r\n\r\nend\r\n";
+    for (size_t piece = strlen(text); piece > 0; piece--) {
+        calls[0] = '\0';
+        given(&upload);
+        cr_assert(eq(int, rondo_test_feed_in_pieces(peer, bytes_of(text), piece), 0));
+        join_raw();
+        cr_assert(eq(str, calls, "<one><put 10>(ab\r\ncd\r\nef)<><put 1>(\r)<two><put 4>(\r\n\r\n)<><end>"),
+                  "in pieces of %zu", piece);
+        over();
+    }
+}
+
+Test(line, raw_bytes_lie_where_they_were_received)
+{
+    given(&upload);
+    feed("raw\r\n");
+    feed("some bytes");
+    cr_assert(eq(str, calls, "<raw>(some bytes)"));
+    cr_assert_null(((struct upload *)rondo_self(transport))->when_raw);
+    cr_assert(eq(uint, buffers_lent(), 0));
+    over();
+}
+
+Test(line, the_beginning_of_a_line_is_raw_when_the_mode_is_set_from_elsewhere)
+{
+    given(&upload);
+    feed("one\r\nhal");
+    ((struct upload *)rondo_self(transport))->left = 5;
+    rondo_set_raw_mode(transport);
+    cr_assert(eq(str, calls, "<one>"));
+    feed("f a line\r\n");
+    cr_assert(eq(str, calls, "<one>(hal)(f )<a line>"));
+    over();
+}
+
+Test(line, what_is_handed_back_of_a_beginning_is_one_again)
+{
+    given(&upload);
+    feed("one\r\nhalf");
+    ((struct upload *)rondo_self(transport))->left = 2;
+    rondo_set_raw_mode(transport);
+    feed(" a line\r\n");
+    cr_assert(eq(str, calls, "<one>(ha)<lf a line>"));
+    over();
+}
+
+Test(line, a_line_too_long_can_be_taken_raw)
+{
+    given(&upload);
+    feed("123456789012345678901abcdefgh<line\r\n");
+    cr_assert(eq(str, calls, "!(abcdefgh)<<line>"));
+    feed("123456789012345678901\r");
+    feed("bcdefgh>line\r\n");
+    join_raw();
+    cr_assert(eq(str, calls, "!(abcdefgh)<<line>!(\rbcdefgh)<>line>"));
+    over();
+}
+
+static void pause_when_raw(rondo_transport *t, rondo_bytes data)
+{
+    (void)data;
+    rondo_pause_reading(t);
+}
+
+Test(line, a_pause_in_raw_mode_keeps_what_is_handed_back)
+{
+    given(&upload);
+    ((struct upload *)rondo_self(transport))->when_raw = pause_when_raw;
+    feed("put 3\r\nabcone\r\ntwo\r\n");
+    cr_assert(eq(str, calls, "<put 3>(abc)"));
+    rondo_resume_reading(transport);
+    rondo_test_turn(test);
+    cr_assert(eq(str, calls, "<put 3>(abc)<one><two>"));
+    over();
+}
+
+static void close_when_raw(rondo_transport *t, rondo_bytes data)
+{
+    (void)data;
+    rondo_close(t);
+}
+
+Test(line, no_line_comes_after_a_close_in_raw_mode)
+{
+    given(&upload);
+    ((struct upload *)rondo_self(transport))->when_raw = close_when_raw;
+    feed("put 3\r\nabcone\r\n");
+    cr_assert(eq(str, calls, "<put 3>(abc)."));
+    over();
+}
+
+static void raw_again(rondo_transport *t, rondo_bytes data)
+{
+    struct upload *self = rondo_self(t);
+    (void)data;
+    if (self->left == 0) {
+        self->left = SIZE_MAX;
+        rondo_set_raw_mode(t);
+    }
+}
+
+Test(line, what_is_handed_back_may_be_raw_again)
+{
+    given(&upload);
+    ((struct upload *)rondo_self(transport))->when_raw = raw_again;
+    feed("put 3\r\nabcone\r\n");
+    cr_assert(eq(str, calls, "<put 3>(abc)(one\r\n)"));
+    over();
+}
+
+Test(line, what_is_cleared_is_gone)
+{
+    given(&upload);
+    feed("clear\r\nlost\r\nlost, to");
+    cr_assert(eq(str, calls, "<clear>"));
+    feed("o\r\nhal");
+    rondo_clear_line_buffer(transport);
+    feed("one\r\n");
+    cr_assert(eq(str, calls, "<clear><o><one>"));
+    feed("cle");
+    feed("ar\r\nlost");
+    feed("two\r\n");
+    cr_assert(eq(str, calls, "<clear><o><one><clear><two>"));
+    over();
+}
+
+static void want_raw(rondo_transport *t, rondo_bytes line)
+{
+    (void)line;
+    rondo_set_raw_mode(t);
+}
+
+Test(line, without_a_raw_data_received_lines_go_on)
+{
+    given(&plain);
+    when_received = want_raw;
+    feed("one\ntwo\n");
+    cr_assert(eq(str, calls, "<one><two>"));
+    over();
+}
+
+static void become_plain(rondo_transport *t, rondo_bytes data)
+{
+    (void)data;
+    cr_assert(eq(int, rondo_set_protocol(t, &patient.protocol), 0));
+}
+
+Test(line, another_protocol_gets_what_raw_mode_has_handed_back)
+{
+    given(&upload);
+    ((struct upload *)rondo_self(transport))->when_raw = become_plain;
+    feed("put 3\r\nabcone\r\ntwo\r\n");
+    rondo_test_turn(test);
+    cr_assert(eq(str, calls, "<put 3>(abc)<one><two>"));
+    over();
+}

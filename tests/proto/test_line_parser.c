@@ -254,7 +254,7 @@ Test(line_parser, gives_a_line_where_it_lies_in_the_input)
     line_parser_release(&parser);
 }
 
-static size_t held_size(const struct line_parser *parser)
+static size_t size_of_held(const struct line_parser *parser)
 {
     return parser->held == NULL ? 0 : parser->held->size;
 }
@@ -283,7 +283,7 @@ Test(line_parser, gives_a_line_that_was_cut_in_memory_of_its_own_until_the_next_
     line_parser_drop_line(&parser);
     cr_assert(eq(ptr, parser.held, NULL));
     cr_assert(eq(int, line_parser_next(&parser, &rules, &input, &line), LINE_INCOMPLETE));
-    cr_assert(eq(sz, held_size(&parser), 4));
+    cr_assert(eq(sz, size_of_held(&parser), 4));
     line_parser_release(&parser);
 }
 
@@ -297,7 +297,7 @@ Test(line_parser, holds_nothing_between_lines)
             struct line_parser parser = { 0 };
             struct text said = { .size = 0 };
             feed(&parser, &rules, slice(bytes, 0, cut), &said);
-            cr_assert(eq(sz, held_size(&parser), cut));
+            cr_assert(eq(sz, size_of_held(&parser), cut));
             feed(&parser, &rules, slice(bytes, cut, bytes.size), &said);
             cr_assert(eq(str, said.bytes, "[a line]"));
             cr_assert(zero(int, memcmp(&parser, &(struct line_parser){ 0 }, sizeof parser)));
@@ -365,7 +365,7 @@ Test(line_parser, holds_no_more_than_a_line_however_long_the_real_one_is)
             memset(piece + 10, 'x', sizeof piece - 10);
             feed(&parser, &rules, (rondo_bytes){ piece, sizeof piece }, &said);
             cr_assert(le(sz, capacity_of(&parser), 1000 + 2 * rules.delimiter.size));
-            cr_assert(le(sz, held_size(&parser),
+            cr_assert(le(sz, size_of_held(&parser),
                          parser.is_skipping ? rules.delimiter.size - 1 : 1000 + rules.delimiter.size - 1));
         }
         feed(&parser, &rules, delimiters[i], &said);

@@ -56,6 +56,10 @@ typedef struct rondo_line_protocol {
      * NULL: the connection is closed. Otherwise closing it is yours; if you don't, the rest of the line is skipped
      * and lines go on behind its delimiter (Twisted would take the rest for a line of its own). */
     void (*line_length_exceeded)(rondo_transport *t, rondo_bytes line);
+
+    /* In raw mode: bytes as they come, lent until the call returns.    Twisted: rawDataReceived
+     * NULL: there is no raw mode.    Twisted: LineOnlyReceiver */
+    void (*raw_data_received)(rondo_transport *t, rondo_bytes data);
 } rondo_line_protocol;
 
 /* Write a line and its delimiter.    Twisted: sendLine
@@ -65,6 +69,20 @@ typedef struct rondo_line_protocol {
  *
  * t's protocol must be a rondo_line_protocol's. Like rondo_write otherwise. */
 void rondo_send_line(rondo_transport *t, rondo_bytes line);
+
+/* What follows goes to raw_data_received, beginning with what has been received behind this line, or of an incomplete one.
+ * Twisted: setRawMode
+ * For a body whose length a line has told: count the bytes in raw_data_received, and hand back those behind it. */
+void rondo_set_raw_mode(rondo_transport *t);
+
+/* Lines again.    Twisted: setLineMode
+ *
+ *   extra   from inside raw_data_received: the end of what it was given, which is no longer raw; it is searched for lines when
+ *           the call returns. Else 0 bytes */
+void rondo_set_line_mode(rondo_transport *t, rondo_bytes extra);
+
+/* Drop what has been received and not yet given, of this line and of those behind it.    Twisted: clearLineBuffer */
+void rondo_clear_line_buffer(rondo_transport *t);
 
 /* The beginning of a rondo_line_protocol's initialiser.
  *
