@@ -25,7 +25,10 @@ static const rondo_protocol buffered = {
 int main(int argc, char **argv)
 {
     const char *receive = "data";
-    const rondo_option options[] = { { "receive", "data|buffer", "by which way", &receive }, { 0 } };
+    const rondo_option options[] = {
+        { .name = "receive", .values = "data|buffer", .help = "by which way", .value = &receive },
+        { 0 },
+    };
     rondo_app app = { .servers = { { .url = "tcp://127.0.0.1:7777" } } };
     int status = rondo_parse_options(&app, argc, argv, options);
     app.protocol = strcmp(receive, "buffer") == 0 ? &buffered : &echo;

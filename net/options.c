@@ -149,6 +149,10 @@ static void take_log_level(struct parse *parse, const char *value)
 static void take_own(struct parse *parse, const rondo_option *option, const char *value)
 {
     char name[64], what[128];
+    if (option->flag != NULL) {
+        *option->flag = true;
+        return;
+    }
     if (option->values == NULL || is_allowed(value, option->values)) {
         *option->value = value;
         return;
@@ -165,7 +169,8 @@ static void help(const struct parse *parse)
     printf("usage: %s [options]\n\n", parse->program);
     for (const rondo_option *own = parse->own; own != NULL && own->name != NULL; own++) {
         char form[64];
-        snprintf(form, sizeof form, "--%s %s", own->name, own->values != NULL ? own->values : "VALUE");
+        const char *value = own->flag != NULL ? "" : own->values != NULL ? own->values : "VALUE";
+        snprintf(form, sizeof form, "--%s %s", own->name, value);
         printf("      %-22s %s\n", form, own->help != NULL ? own->help : "");
     }
     const char *url = parse->first.url;
@@ -245,7 +250,7 @@ int rondo_parse_options(rondo_app *app, int argc, char **argv, const rondo_optio
     memcpy(options, common_options, sizeof common_options);
     for (unsigned i = 0; i < own_count(own); i++)
         options[COMMON_OPTIONS + i] =
-            (struct option){ own[i].name, required_argument, NULL, OPTION_OWN + (int)i };
+            (struct option){ own[i].name, own[i].flag == NULL, NULL, OPTION_OWN + (int)i };
 
     const char *engine = getenv("RONDO_ENGINE");
     if (engine != NULL && *engine != '\0')

@@ -505,11 +505,16 @@ Test(app, what_a_failing_shard_start_began_is_ended)
 
 static rondo_app parsed;
 static const char *colour;
+static bool is_loud;
 
 static int parse(const char *line)
 {
     static char words[256];
-    static const rondo_option own[] = { { "colour", "red|blue", "which", &colour }, { 0 } };
+    static const rondo_option own[] = {
+        { .name = "colour", .values = "red|blue", .help = "which", .value = &colour },
+        { .name = "loud", .help = "very", .flag = &is_loud },
+        { 0 },
+    };
     char *argv[32] = { "program" };
     int argc = 1;
     snprintf(words, sizeof words, "%s", line);
@@ -517,6 +522,7 @@ static int parse(const char *line)
         argv[argc++] = word;
     parsed = (rondo_app){ .servers = { { .url = "tcp://127.0.0.1:7777", .protocol = &echo } } };
     colour = "none";
+    is_loud = false;
     return rondo_parse_options(&parsed, argc, argv, own);
 }
 
@@ -543,6 +549,16 @@ Test(app, options_fill_the_app)
     cr_assert(eq(u64, parsed.drain_timeout_ms, 1), "at once, not the default");
     cr_assert(eq(int, (int)parsed.log_level, RONDO_LOG_DEBUG));
     cr_assert(eq(str, (char *)colour, "blue"));
+    cr_assert_not(is_loud);
+}
+
+Test(app, an_option_may_have_no_argument)
+{
+    cr_assert(eq(int, parse("--loud -s 3"), -1));
+    cr_assert(is_loud);
+    cr_assert(eq(uint, parsed.shards, 3), "which it doesn't take for one");
+    cr_assert(eq(int, parse("--loud=very"), 2));
+    cr_assert(eq(int, parse("--loud very"), 2));
 }
 
 Test(app, listen_replaces_all_servers_by_ones_like_the_first)

@@ -70,12 +70,13 @@ int rondo_run(const rondo_app *app);
  * Returns an exit status: 0, 1 for what failed at run time, 2 for wrong usage. */
 int rondo_main(int argc, char **argv, const rondo_protocol *protocol, const char *url);
 
-/* An option of the program's own, beside the common ones: --name VALUE. */
+/* An option of the program's own, beside the common ones: --name VALUE; or --name alone, with a flag. */
 typedef struct rondo_option {
     const char *name;   /* "receive"; NULL ends a list */
     const char *values; /* those allowed, "data|buffer"; or NULL: any */
     const char *help;   /* one line */
     const char **value; /* set to the argument when the option is given; left alone when not */
+    bool *flag;         /* instead of it: there is no argument, and this is set to true */
 } rondo_option;
 
 /* rondo_main in two steps, for programs with options of their own: fill `app` from the command line.
