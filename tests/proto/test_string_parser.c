@@ -224,7 +224,7 @@ Test(string_parser, knows_what_is_no_netstring)
         { RONDO_BYTES("2:ab,3:abc,x"), "[ab][abc]?" },
         { RONDO_BYTES("1234567890123456789:"), "?" },
         { RONDO_BYTES("99999999999999999999999999999999999999"), "?" },
-        { RONDO_BYTES("12:too long....1:a,"), "!12!?" },
+        { RONDO_BYTES("12:too long....;1:a,"), "!12!?" },
     };
     for (size_t i = 0; i < COUNT(cases); i++)
         expect_however_cut(&(struct string_rules){ STRING_NET, 10 }, cases[i].bytes, cases[i].said);
