@@ -63,7 +63,8 @@ int listener_start(struct listener *listener, unsigned backlog)
 {
     if (listener->state != LISTENER_IDLE)
         return 0;
-    if (listener->server->protocol->defer_accept && listener->address->kind == ADDRESS_TCP)
+    const rondo_protocol *protocol = listener->server->protocol;
+    if (protocol != NULL && protocol->defer_accept && listener->address->kind == ADDRESS_TCP)
         set_defer_accept(listener, DEFERRED_SECONDS);
     int rc = address_listen(listener->address, listener->fd, backlog);
     if (rc < 0)
@@ -109,10 +110,17 @@ static void accepted(struct listener *listener, int fd)
         close(fd);
         return;
     }
+    const rondo_protocol *protocol = server_build_protocol(server, fd);
+    if (protocol == NULL ||
+        listener->state >= LISTENER_CLOSING) { /* refused; or that call has closed the server */
+        service_forget(server->service);
+        close(fd);
+        return;
+    }
     set_no_delay(listener, fd);
     struct transport_start start = {
         .owner = &server->owner,
-        .protocol = server->protocol,
+        .protocol = protocol,
         .fd = fd,
         .family = listener->address->family,
         .has_bytes = listener->defers,

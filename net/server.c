@@ -47,11 +47,13 @@ int server_check(const rondo_app *app, const rondo_server_options *options)
         rondo_log(RONDO_LOG_ERROR, "a server needs a url");
         return -EINVAL;
     }
-    if (protocol_of(app, options) == NULL) {
-        rondo_log(RONDO_LOG_ERROR, "%s has no protocol", options->url);
-        return -EINVAL;
-    }
-    return check_protocol(protocol_of(app, options));
+    const rondo_protocol *protocol = protocol_of(app, options);
+    if (protocol != NULL)
+        return check_protocol(protocol);
+    if (options->build_protocol != NULL)
+        return 0;
+    rondo_log(RONDO_LOG_ERROR, "%s has no protocol", options->url);
+    return -EINVAL;
 }
 
 unsigned server_backlog(const rondo_app *app)
@@ -71,6 +73,7 @@ static rondo_server *open_server(struct service *service, const rondo_server_opt
     server->owner = (struct transport_owner){ .is_server = true, .lost = client_lost };
     server->service = service;
     server->protocol = protocol_of(service->settings->app, options);
+    server->build_protocol = options->build_protocol;
     server->context = options->context;
     server->addresses = addresses;
     server->listener_count = server->listeners_open = addresses->count;
@@ -82,6 +85,19 @@ static rondo_server *open_server(struct service *service, const rondo_server_opt
     list_push(&service->servers, &server->in_service);
     service->loop->users++;
     return server;
+}
+
+const rondo_protocol *server_build_protocol(rondo_server *server, int fd)
+{
+    struct sockaddr_storage peer = { .ss_family = AF_UNSPEC };
+    socklen_t size = sizeof peer;
+    struct engine *engine = server->service->loop->engine;
+    if (server->build_protocol == NULL)
+        return server->protocol;
+    if (engine->sockets->name(engine, fd, true, &peer, &size) < 0)
+        peer.ss_family = AF_UNSPEC;
+    const rondo_protocol *protocol = server->build_protocol(server, (const struct sockaddr *)&peer);
+    return protocol != NULL && check_protocol(protocol) == 0 ? protocol : NULL;
 }
 
 int server_open_of_app(struct service *service, unsigned index)

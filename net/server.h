@@ -16,7 +16,8 @@ enum server_state { SERVER_BOUND, SERVER_SERVING, SERVER_CLOSED };
 struct rondo_server {
     struct transport_owner owner;
     struct service *service;
-    const rondo_protocol *protocol;
+    const rondo_protocol *protocol; /* of all connections, unless */
+    const rondo_protocol *(*build_protocol)(rondo_server *server, const struct sockaddr *peer);
     void *context;
     enum server_state state;
     struct addresses *addresses; /* the app's, of all shards; or */
@@ -42,6 +43,9 @@ int server_open_of_app(struct service *service, unsigned index);
 
 /* Accept what is queued, then close. */
 void server_drain(rondo_server *server);
+
+/* The protocol of a connection that has been accepted; NULL: it is refused. */
+const rondo_protocol *server_build_protocol(rondo_server *server, int fd);
 
 /* A listener of it has closed. */
 void server_listener_closed(rondo_server *server);

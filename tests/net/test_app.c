@@ -17,6 +17,8 @@
 #include <rondo/app.h>
 #include <rondo/transport.h>
 
+#include "support/abstract.h"
+
 TestSuite(app, .timeout = 30);
 
 static const rondo_protocol echo = { .name = "echo", .data_received = rondo_write };
@@ -296,7 +298,7 @@ static int look_at_servers(rondo_loop *loop)
     cr_assert_eq(rondo_server_context(first), &contexts[0]);
     cr_assert_eq(rondo_server_context(second), &contexts[1]);
     cr_assert(eq(uint, rondo_server_sockets(first, NULL, 0), 2));
-    cr_assert(eq(str, (char *)rondo_server_url(first, 1), "unix://@rondo-test-app"));
+    cr_assert(eq(str, (char *)rondo_server_url(first, 1), (char *)abstract_url("app")));
     cr_assert_not(rondo_server_is_serving(first), "not before shard_start has returned");
     rondo_server_wait_closed(first, &server_ends[shard], note_server_end);
     if (shard == 1)
@@ -313,7 +315,7 @@ static void look_for_servers(rondo_loop *loop)
 
 Test(app, every_shard_has_its_servers)
 {
-    const char *const more[] = { "unix://@rondo-test-app", NULL };
+    const char *const more[] = { abstract_url("app"), NULL };
     const rondo_app app = {
         .servers = { { .url = "tcp://127.0.0.1:0",
                        .protocol = &echo,
@@ -371,7 +373,7 @@ static int let_it_start_later(rondo_loop *loop)
 Test(app, a_server_may_start_later, .init = cr_redirect_stderr)
 {
     const rondo_app app = {
-        .servers = { { .url = "unix://@rondo-test-later", .protocol = &echo, .start_later = true } },
+        .servers = { { .url = abstract_url("later"), .protocol = &echo, .start_later = true } },
         .shards = 1,
         .shard_start = let_it_start_later,
         .log_level = RONDO_LOG_WARNING,
@@ -402,7 +404,8 @@ Test(app, a_server_closed_in_shard_start_never_serves)
 
 /* Two shards serve one socket file: closed on the first, it is still there, closed on both it is gone. */
 
-static const char *const shared_path = "/tmp/rondo-test-app-shared";
+static char shared_url[80]; /* of this process's own */
+static const char *const shared_path = shared_url + sizeof "unix://" - 1;
 static rondo_loop *both[2];
 static rondo_call first_call, second_call;
 
@@ -440,8 +443,9 @@ static int close_one_after_the_other(rondo_loop *loop)
 
 Test(app, a_socket_file_is_removed_by_the_last_shard_that_closes)
 {
+    snprintf(shared_url, sizeof shared_url, "unix:///tmp/rondo-test-app-%d", (int)getpid());
     const rondo_app app = {
-        .servers = { { .url = "unix:///tmp/rondo-test-app-shared", .protocol = &echo } },
+        .servers = { { .url = shared_url, .protocol = &echo } },
         .shards = 2,
         .shard_start = close_one_after_the_other,
     };
@@ -470,7 +474,7 @@ static const rondo_protocol noting = { .connection_made = note_made, .connection
 
 static int begin_and_fail(rondo_loop *loop)
 {
-    const rondo_server_options options = { .url = "unix://@rondo-test-fails", .protocol = &echo };
+    const rondo_server_options options = { .url = abstract_url("fails"), .protocol = &echo };
     rondo_server *server;
     int ends[2];
     cr_assert(eq(int, rondo_create_server(loop, &options, &server), 0));

@@ -22,6 +22,7 @@
 #include <rondo/transport.h>
 
 #include "net/server.h"
+#include "support/abstract.h"
 #include "support/pair.h"
 
 TestSuite(server, .timeout = 30);
@@ -245,6 +246,128 @@ Test(server, serves_and_answers_questions, IN_A_WORLD)
     cr_assert(eq(uint, lost, 1));
 }
 
+/* ---- build_protocol --------------------------------------------------------------------------------------- */
+
+static unsigned asked;
+static struct sockaddr_storage asked_about;
+static const rondo_protocol *(*answer)(rondo_server *server);
+
+static const rondo_protocol *build_protocol(rondo_server *of, const struct sockaddr *peer)
+{
+    cr_assert_eq(of, server);
+    cr_assert_eq(rondo_server_context(of), &context);
+    memcpy(&asked_about, peer, sizeof asked_about);
+    asked++;
+    return answer(of);
+}
+
+static const rondo_protocol *always_echo(rondo_server *of)
+{
+    (void)of;
+    return &echo;
+}
+
+static const rondo_protocol *nobody(rondo_server *of)
+{
+    (void)of;
+    return NULL;
+}
+
+static const rondo_protocol *every_other(rondo_server *of)
+{
+    (void)of;
+    return asked % 2 == 0 ? &echo : NULL;
+}
+
+static const rondo_protocol *closing(rondo_server *of)
+{
+    rondo_server_close(of);
+    return &echo;
+}
+
+static const rondo_protocol *half_a_protocol(rondo_server *of)
+{
+    static const rondo_protocol half = { .name = "half",
+                                         .buffer_updated = (void (*)(rondo_transport *, size_t))abort };
+    (void)of;
+    return &half;
+}
+
+static void serve_by(const rondo_protocol *(*answer_)(rondo_server *of), const char *url)
+{
+    const rondo_server_options options = { .url = url,
+                                           .build_protocol = build_protocol,
+                                           .context = &context };
+    answer = answer_;
+    cr_assert(eq(int, create(&options), 0));
+}
+
+Test(server, build_protocol_is_asked_with_the_peer_s_address, IN_A_WORLD)
+{
+    serve_by(always_echo, "tcp://127.0.0.1:0");
+    int fd = client_of(where(0));
+    is_served(fd);
+    struct name peer = name_of(fd);
+    cr_assert(eq(uint, asked, 1));
+    cr_assert_eq(memcmp(&asked_about, &peer.at, sizeof(struct sockaddr_in)), 0);
+    close(fd);
+}
+
+Test(server, build_protocol_is_asked_on_unix_sockets_too, IN_A_WORLD)
+{
+    serve_by(always_echo, path_url(""));
+    int fd = client_of(where(0));
+    is_served(fd);
+    cr_assert(eq(int, asked_about.ss_family, AF_UNIX));
+    close(fd);
+}
+
+Test(server, whom_build_protocol_refuses_sees_the_end, IN_A_WORLD)
+{
+    world.settings.max_connections = 2;
+    serve_by(every_other, "tcp://127.0.0.1:0");
+    for (unsigned i = 0; i < 6; i++) {
+        int fd = client_of(where(0));
+        if (i % 2 == 0)
+            sees_end(fd);
+        else
+            is_served(fd);
+        if (i % 2 == 1)
+            close(fd);
+        turn();
+    }
+    cr_assert(eq(uint, made, 3));
+    cr_assert(eq(uint, asked, 6));
+    answer = nobody;
+    for (unsigned i = 0; i < 5; i++)
+        sees_end(client_of(where(0)));
+    cr_assert(eq(uint, asked, 11), "none of them counts for max_connections");
+    cr_assert(eq(uint, atomic_load(&world.settings.connections), 0));
+}
+
+Test(server, build_protocol_may_close_the_server, IN_A_WORLD)
+{
+    serve_by(closing, "tcp://127.0.0.1:0");
+    struct name name = where(0);
+    sees_end(client_of(name));
+    turn();
+    cr_assert(eq(uint, made, 0));
+    cr_assert(eq(int, try_to_connect(&name), -ECONNREFUSED));
+}
+
+Test(server, what_build_protocol_gives_is_looked_at, IN_A_WORLD)
+{
+    serve_by(half_a_protocol, "tcp://127.0.0.1:0");
+    sees_end(client_of(where(0)));
+    cr_assert(eq(uint, made, 0));
+}
+
+Test(server, needs_a_protocol_or_somebody_who_builds_one, IN_A_WORLD)
+{
+    const rondo_server_options options = { .url = "tcp://127.0.0.1:0" };
+    cr_assert(eq(int, create(&options), -EINVAL));
+}
+
 Test(server, has_no_delay_and_ipv6_only, IN_A_WORLD)
 {
     const char *const more[] = { "tcp://[::]:0", NULL };
@@ -267,13 +390,15 @@ Test(server, has_no_delay_and_ipv6_only, IN_A_WORLD)
 
 Test(server, an_address_given_twice_is_served_once, IN_A_WORLD)
 {
-    const char *const more[] = { "unix://@rondo%2Dtest-twice", "tcp://127.0.0.1:0", NULL };
-    const rondo_server_options options = { .url = "unix://@rondo-test-twice",
+    char escaped[80];
+    snprintf(escaped, sizeof escaped, "unix://@rondo%%2D%s", abstract_url("twice") + strlen("unix://@rondo-"));
+    const char *const more[] = { escaped, "tcp://127.0.0.1:0", NULL };
+    const rondo_server_options options = { .url = abstract_url("twice"),
                                            .protocol = &echo,
                                            .more_urls = more };
     cr_assert(eq(int, create(&options), 0));
     cr_assert(eq(uint, rondo_server_sockets(server, NULL, 0), 2));
-    cr_assert(eq(str, (char *)rondo_server_url(server, 0), "unix://@rondo-test-twice"));
+    cr_assert(eq(str, (char *)rondo_server_url(server, 0), (char *)abstract_url("twice")));
 }
 
 Test(server, addresses_that_are_not_here_are_left_out_unless_none_is_left, IN_A_WORLD)
@@ -348,9 +473,9 @@ Test(server, what_makes_no_sense_is_refused, IN_A_WORLD)
     static const rondo_protocol half = { .get_buffer = no_buffer };
     const char *const wrong[] = { "tcp://127.0.0.1", NULL };
     const char *many[18] = { 0 };
-    char urls[17][32];
+    char urls[17][96];
     for (unsigned i = 0; i < 17; i++) {
-        snprintf(urls[i], sizeof urls[i], "unix://@rondo-test-%u", i);
+        snprintf(urls[i], sizeof urls[i], "%s-%u", abstract_url("many"), i);
         many[i] = urls[i];
     }
     cr_assert(eq(int, create(&(rondo_server_options){ .url = "tcp://127.0.0.1:0" }), -EINVAL));
@@ -374,8 +499,8 @@ Test(server, has_the_apps_protocol_and_backlog_if_it_names_none, IN_A_WORLD)
 {
     world.app.protocol = &echo;
     world.app.backlog = 1;
-    serve("unix://@rondo-test-backlog");
-    const rondo_server_options options = { .url = "unix://@rondo-test-backlog-2" };
+    serve(abstract_url("backlog"));
+    const rondo_server_options options = { .url = abstract_url("backlog-2") };
     cr_assert(eq(int, create(&options), 0));
     struct name name = where(0);
     int fds[3];
@@ -458,7 +583,7 @@ Test(server, close_is_at_once_and_leaves_clients_alone, IN_A_WORLD)
 
 Test(server, connections_that_come_between_accept_and_close_are_closed_unseen, IN_A_WORLD)
 {
-    serve("unix://@rondo-test-between");
+    serve(abstract_url("between"));
     turn(); /* the accept is in the kernel */
     int fd = client_of(where(0));
     rondo_server_close(server);
@@ -485,7 +610,7 @@ static void close_server_of(rondo_transport *t)
 
 Test(server, closes_inside_connection_made, IN_A_WORLD)
 {
-    static const char *const urls[] = { "tcp://127.0.0.1:0", "unix://@rondo-test-inside" };
+    const char *const urls[] = { "tcp://127.0.0.1:0", abstract_url("inside") };
     on_made = close_server_of;
     for (unsigned i = 0; i < 2; i++) {
         serve(urls[i]);
@@ -955,7 +1080,7 @@ Test(server, a_path_with_odd_characters_goes_round, IN_A_WORLD)
 
 Test(server, abstract_names_are_served_and_in_use_once_only, IN_A_WORLD)
 {
-    const rondo_server_options options = { .url = "unix://@rondo-test-abstract", .protocol = &echo };
+    const rondo_server_options options = { .url = abstract_url("abstract"), .protocol = &echo };
     cr_assert(eq(int, create(&options), 0));
     struct name name = where(0);
     cr_assert(eq(int, create(&options), -EADDRINUSE));
@@ -972,7 +1097,7 @@ Test(server, a_unix_server_that_drains_serves_its_queue_and_refuses_others, IN_A
     static const char *const names[] = { "", "@" };
     for (unsigned i = 0; i < 2; i++) {
         world.service.draining = false;
-        serve(i == 0 ? path_url("") : "unix://@rondo-test-drain");
+        serve(i == 0 ? path_url("") : abstract_url("drain"));
         turn();
         struct name name = where(0);
         int queued[10];
@@ -1001,7 +1126,7 @@ static bool is_backing_off(void)
 /* As the first of several shards does. The others are told to drain a little later. */
 Test(server, a_unix_server_waits_quietly_when_another_shard_drains, IN_A_WORLD)
 {
-    const rondo_server_options options = { .url = "unix://@rondo-test-deaf",
+    const rondo_server_options options = { .url = abstract_url("deaf"),
                                            .protocol = &echo,
                                            .start_later = true };
     cr_assert(eq(int, create(&options), 0));
@@ -1036,7 +1161,7 @@ static struct rlimit leave_descriptors(int free)
 
 Test(server, a_unix_server_without_descriptors_drains_when_nobody_waits, IN_A_WORLD)
 {
-    serve("unix://@rondo-test-short");
+    serve(abstract_url("short"));
     turn();
     struct rlimit before = leave_descriptors(0);
     drain();
@@ -1047,7 +1172,7 @@ Test(server, a_unix_server_without_descriptors_drains_when_nobody_waits, IN_A_WO
 
 Test(server, a_unix_server_without_descriptors_drains_its_queue_as_they_come_back, IN_A_WORLD)
 {
-    serve("unix://@rondo-test-short");
+    serve(abstract_url("short"));
     turn();
     int fds[3];
     for (unsigned i = 0; i < 3; i++)

@@ -31,6 +31,7 @@ extern "C" {
 #endif
 
 typedef struct rondo_server rondo_server;
+struct sockaddr;
 
 /* What is served, and where; zero means the default, for each member. Nothing of it is needed after the call, but the
  * protocol's table.
@@ -48,14 +49,22 @@ typedef struct rondo_server rondo_server;
  *                            included; its file is not removed */
 typedef struct rondo_server_options {
     const char *url;
-    const rondo_protocol *protocol; /* lives as long as the server; NULL: the app's */
+    const rondo_protocol *protocol; /* lives as long as the server; NULL: the app's, or those of build_protocol */
     const char *const
         *more_urls;   /* further addresses of the same server, ended by NULL; 16 in all, each once */
     unsigned backlog; /* connections waiting to be accepted; default: the app's */
     bool start_later; /* bind only; rondo_server_start_serving listens.    asyncio: start_serving=False */
     bool reuse_port;  /* let other sockets bind the same TCP address, too; for rondo_create_server only:
                                      * the shards of an app do so among each other, and with nobody else */
-    void *context;    /* for rondo_server_context */
+    void *context;    /* for rondo_server_context: state of the server; a factory's attributes, in Twisted */
+
+    /* Which protocol shall a connection have? Asked for each, when it has been accepted.    Twisted: Factory.buildProtocol
+     *
+     *   peer   its address, as in <sys/socket.h>, of the family that it names; AF_UNSPEC when it isn't known any more
+     *
+     * Returns a table that lives as long as the connection; NULL refuses: it is closed at once, unseen by any protocol.
+     * NULL for this member: always `protocol`, which then also says whether to defer accepting. */
+    const rondo_protocol *(*build_protocol)(rondo_server *server, const struct sockaddr *peer);
 } rondo_server_options;
 
 /* Serve something more, on this shard only.    asyncio: create_server, create_unix_server, or with fd://: sock=
