@@ -338,7 +338,7 @@ class Greedy(LoadTest):
                 if len(stored) <= 64 * 1000:  # the well-behaved
                     sock.sendall(data)
 
-        report = self.load("pingpong", self.lie(serve).url, "--greedy", 3, "--greedy-limit", 4, "--count", 500)
+        report = self.load("pingpong", self.lie(serve).url, "--greedy", 3, "--greedy-limit", 4, "--count", 20000)
         self.assertGreaterEqual(report["greedy_bytes_sent"], 4 << 20)
         self.assertLess(report["greedy_bytes_sent"], 5 << 20)
 
