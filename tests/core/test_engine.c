@@ -1399,7 +1399,7 @@ Test(engine, starved_multishot_receives_sleep_and_go_on_as_buffers_come_back, ON
     starve(true);
 }
 
-static void go_on_receiving(struct asked *asked)
+static void receive_on(struct asked *asked)
 {
     asked->received_size = 0;
     if (asked->result > 0)
@@ -1414,7 +1414,7 @@ Test(engine, fast_peers_do_not_keep_all_buffers, ON_FEW_BUFFERS)
     for (unsigned i = 0; i < FEW_BUFFERS; i++) {
         ends[i] = local_ends();
         cr_assert_eq(send(ends[i].theirs, much, sizeof much, 0), (ssize_t)sizeof much);
-        fast[i].then = go_on_receiving;
+        fast[i].then = receive_on;
         ask_to_receive(&fast[i], ends[i].ours, false);
     }
     RUN_UNTIL(fast[FEW_BUFFERS - 1].completions > 1);
@@ -1430,6 +1430,61 @@ Test(engine, fast_peers_do_not_keep_all_buffers, ON_FEW_BUFFERS)
         close_ends(ends[i]);
     }
     close_ends(late_ends);
+}
+
+Test(engine, fast_peers_take_turns_at_few_buffers, ON_FEW_BUFFERS)
+{
+    enum { FAST = 3 * FEW_BUFFERS };
+    static struct asked fast[FAST];
+    static const char much[64 * BUFFER_BYTES];
+    struct ends ends[FAST];
+    for (unsigned i = 0; i < FAST; i++) {
+        ends[i] = local_ends();
+        cr_assert_eq(send(ends[i].theirs, much, sizeof much, 0), (ssize_t)sizeof much);
+        fast[i].then = receive_on;
+        ask_to_receive(&fast[i], ends[i].ours, false);
+    }
+    RUN_UNTIL(fast[0].completions == 24);
+    for (unsigned i = 1; i < FAST; i++)
+        cr_assert(ge(uint, fast[i].completions, 20), "%u", i);
+    for (unsigned i = 0; i < FAST; i++)
+        RUN_UNTIL(fast[i].completions == sizeof much / BUFFER_BYTES);
+    for (unsigned i = 0; i < FAST; i++) {
+        cancel(&fast[i]);
+        close_ends(ends[i]);
+    }
+}
+
+static struct asked holders[FEW_BUFFERS], returning[FEW_BUFFERS];
+
+static void let_go_of_what_was_sent(struct asked *asked)
+{
+    let_go(&holders[asked - returning]);
+}
+
+Test(engine, quiet_sends_do_not_keep_the_buffers_that_others_wait_for, ON_FEW_BUFFERS)
+{
+    static struct asked waiting;
+    struct ends ends[FEW_BUFFERS], waiting_ends = local_ends();
+    for (unsigned i = 0; i < FEW_BUFFERS; i++) {
+        ends[i] = local_ends();
+        they_send(ends[i].theirs, "hello");
+        holders[i].keeps = true;
+        ask_to_receive(&holders[i], ends[i].ours, false);
+        RUN_UNTIL(!holders[i].op.in_kernel);
+    }
+    they_send(waiting_ends.theirs, "hello");
+    ask_to_receive(&waiting, waiting_ends.ours, false);
+    RUN_UNTIL(engine->counters.starved == 1);
+    for (unsigned i = 0; i < FEW_BUFFERS; i++) {
+        returning[i].then = let_go_of_what_was_sent;
+        send_quietly(&returning[i], ends[i].ours, holders[i].kept, 5);
+    }
+    RUN_UNTIL(waiting.completions == 1);
+    assert_received(&waiting, "hello");
+    for (unsigned i = 0; i < FEW_BUFFERS; i++)
+        close_ends(ends[i]);
+    close_ends(waiting_ends);
 }
 
 Test(engine, all_starved_go_on_when_all_buffers_come_back_at_once, ON_TINY)
