@@ -63,8 +63,9 @@ int listener_start(struct listener *listener, unsigned backlog)
 {
     if (listener->state != LISTENER_IDLE)
         return 0;
-    const rondo_protocol *protocol = listener->server->protocol;
-    if (protocol != NULL && protocol->defer_accept && listener->address->kind == ADDRESS_TCP)
+    const struct rondo_server *server = listener->server;
+    bool client_talks_first = server->build_protocol == NULL && server->protocol->defer_accept;
+    if (client_talks_first && listener->address->kind == ADDRESS_TCP)
         set_defer_accept(listener, DEFERRED_SECONDS);
     int rc = address_listen(listener->address, listener->fd, backlog);
     if (rc < 0)

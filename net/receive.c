@@ -211,9 +211,8 @@ static void heard(rondo_transport *t, size_t size)
 static void widen_if_bulk(rondo_transport *t, const struct completion *completion)
 {
     struct service *service = service_of(t->loop);
-    if (completion->result < LARGE || !completion->more_to_read || t->is_wide || t->is_unix)
-        return;
-    if (service->wide_count == WIDE_MAX)
+    bool is_bulk = completion->result >= LARGE && completion->more_to_read && t->state == OPEN;
+    if (!is_bulk || t->is_wide || t->is_unix || service->wide_count == WIDE_MAX)
         return;
     t->is_wide = true;
     service->wide_count++;

@@ -355,6 +355,25 @@ Test(server, build_protocol_may_close_the_server, IN_A_WORLD)
     cr_assert(eq(int, try_to_connect(&name), -ECONNREFUSED));
 }
 
+Test(server, who_builds_protocols_does_not_wait_for_the_client_to_talk, IN_A_WORLD)
+{
+    static const rondo_protocol deferring = { .name = "deferring",
+                                              .defer_accept = true,
+                                              .data_received = rondo_write };
+    rondo_server_options options = { .url = "tcp://127.0.0.1:0",
+                                     .protocol = &deferring,
+                                     .context = &context };
+    for (unsigned i = 0; i < 2; i++) {
+        int fd, seconds = -1;
+        answer = always_echo;
+        options.build_protocol = i == 0 ? NULL : build_protocol;
+        cr_assert(eq(int, create(&options), 0));
+        cr_assert(eq(uint, rondo_server_sockets(server, &fd, 1), 1));
+        getsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds, &(socklen_t){ sizeof seconds });
+        cr_assert_eq(seconds > 0, i == 0);
+    }
+}
+
 Test(server, what_build_protocol_gives_is_looked_at, IN_A_WORLD)
 {
     serve_by(half_a_protocol, "tcp://127.0.0.1:0");
@@ -391,7 +410,8 @@ Test(server, has_no_delay_and_ipv6_only, IN_A_WORLD)
 Test(server, an_address_given_twice_is_served_once, IN_A_WORLD)
 {
     char escaped[80];
-    snprintf(escaped, sizeof escaped, "unix://@rondo%%2D%s", abstract_url("twice") + strlen("unix://@rondo-"));
+    snprintf(escaped, sizeof escaped, "unix://@rondo%%2D%s",
+             abstract_url("twice") + strlen("unix://@rondo-"));
     const char *const more[] = { escaped, "tcp://127.0.0.1:0", NULL };
     const rondo_server_options options = { .url = abstract_url("twice"),
                                            .protocol = &echo,

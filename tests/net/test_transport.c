@@ -772,6 +772,29 @@ Test(transport, who_sends_little_keeps_the_window_it_has)
     bulk_close(&b);
 }
 
+static void close_there(struct pair *p, rondo_bytes data)
+{
+    (void)data;
+    rondo_close(p->t);
+}
+
+Test(transport, who_is_no_longer_listened_to_keeps_its_window)
+{
+    static const char much[40 * 1000];
+    struct bulk b;
+    bulk_open(&b, &recording);
+    b.pair.on_data = close_there;
+    peer_send(&b.pair, "the last word");
+    pair_run_until_received(&b.pair, 1);
+    cr_assert_eq(send(b.pair.peer, much, sizeof much, 0), (ssize_t)sizeof much);
+    pair_run_until_lost(&b.pair);
+    for (unsigned i = 0; i < 4; i++)
+        pair_turn(&b.pair); /* it lingers, and throws away what comes */
+
+    cr_assert(eq(uint, b.world.service.wide_count, 0));
+    bulk_close(&b);
+}
+
 Test(transport, who_takes_little_at_a_time_keeps_its_window)
 {
     struct bulk b;

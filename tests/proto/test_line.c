@@ -363,7 +363,8 @@ static void upload_line_received(rondo_transport *t, rondo_bytes line)
     char word[16] = "";
     line_received(t, line);
     snprintf(word, sizeof word, "%.*s", (int)line.size, line.data);
-    if (sscanf(word, "put %zu", &self->left) == 1 || (strcmp(word, "raw") == 0 && (self->left = SIZE_MAX) > 0))
+    if (sscanf(word, "put %zu", &self->left) == 1 ||
+        (strcmp(word, "raw") == 0 && (self->left = SIZE_MAX) > 0))
         rondo_set_raw_mode(t);
     if (strcmp(word, "clear") == 0)
         rondo_clear_line_buffer(t);

@@ -49,7 +49,8 @@ struct sockaddr;
  *                            included; its file is not removed */
 typedef struct rondo_server_options {
     const char *url;
-    const rondo_protocol *protocol; /* lives as long as the server; NULL: the app's, or those of build_protocol */
+    const rondo_protocol
+        *protocol; /* lives as long as the server; NULL: the app's, or those of build_protocol */
     const char *const
         *more_urls;   /* further addresses of the same server, ended by NULL; 16 in all, each once */
     unsigned backlog; /* connections waiting to be accepted; default: the app's */
@@ -63,7 +64,7 @@ typedef struct rondo_server_options {
      *   peer   its address, as in <sys/socket.h>, of the family that it names; AF_UNSPEC when it isn't known any more
      *
      * Returns a table that lives as long as the connection; NULL refuses: it is closed at once, unseen by any protocol.
-     * NULL for this member: always `protocol`, which then also says whether to defer accepting. */
+     * NULL for this member: always `protocol`, and only then may accepting be deferred (defer_accept). */
     const rondo_protocol *(*build_protocol)(rondo_server *server, const struct sockaddr *peer);
 } rondo_server_options;
 
