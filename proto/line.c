@@ -17,8 +17,9 @@
 /* What is being delivered. */
 struct delivery {
     rondo_bytes rest;     /* what follows */
-    rondo_bytes extra;    /* of raw bytes: handed back */
     const char *line_end; /* of the line in line_received, if its delimiter lies there; else NULL */
+    rondo_bytes given;    /* to raw_data_received */
+    bool given_was_held;  /* as the beginning of a line, by the parser */
 };
 
 struct receiver {
@@ -84,49 +85,30 @@ static void no_memory(rondo_transport *t, const rondo_line_protocol *table)
     transport_fail(t, -ENOMEM);
 }
 
-/* What raw_data_received has handed back is the end of what it was given. */
-static rondo_bytes handed_back(const struct delivery *delivery, rondo_bytes given)
-{
-    rondo_bytes extra = delivery->extra;
-    assert(extra.size == 0 ||
-           (extra.size <= given.size && extra.data + extra.size == given.data + given.size));
-    (void)given;
-    return extra;
-}
-
-/* What was held as the beginning of a line comes first. There is no delimiter in it, so what is handed back of it is one
- * again. */
+/* What was held as the beginning of a line comes first. */
 static void give_held_raw(rondo_transport *t, const rondo_line_protocol *table, struct receiver *receiver)
 {
-    const void *self = rondo_self(t);
     struct held *held = receiver->parser.held;
     receiver->parser = (struct line_parser){ 0 };
-    held_drop_first(held, held->lent);
-    held->lent = 0;
-    rondo_bytes data = { held->bytes, held->size };
-    table->raw_data_received(t, data);
-    size_t back = rondo_self(t) == self ? handed_back(receiver->delivery, data).size : 0;
-    held_drop_first(held, held->size - back);
-    if (back > 0)
-        receiver->parser.held = held;
-    else
-        memory_free(held);
+    receiver->delivery->given = (rondo_bytes){ held->bytes + held->lent, held->size - held->lent };
+    receiver->delivery->given_was_held = true;
+    table->raw_data_received(t, receiver->delivery->given);
+    receiver->delivery->given_was_held = false;
+    memory_free(held);
 }
 
 static void give_raw(rondo_transport *t, const rondo_line_protocol *table, struct receiver *receiver)
 {
     struct delivery *delivery = receiver->delivery;
-    rondo_bytes data = delivery->rest;
-    delivery->extra = (rondo_bytes){ 0 };
     line_parser_drop_line(&receiver->parser);
     receiver->parser.is_skipping = false;
     if (receiver->parser.held != NULL) {
         give_held_raw(t, table, receiver);
         return;
     }
+    delivery->given = delivery->rest;
     delivery->rest = (rondo_bytes){ 0 };
-    table->raw_data_received(t, data);
-    delivery->rest = handed_back(delivery, data);
+    table->raw_data_received(t, delivery->given);
 }
 
 /* Returns false when the input is used up. */
@@ -186,14 +168,30 @@ void rondo_set_raw_mode(rondo_transport *t)
                   transport_name(t));
 }
 
+/* There is no delimiter in what was held, so the end of it is the beginning of a line once more. */
+static void hold_again(rondo_transport *t, struct receiver *receiver, rondo_bytes extra)
+{
+    struct line_rules rules = rules_of(table_of(t));
+    rondo_bytes line;
+    line_parser_release(&receiver->parser);
+    if (line_parser_next(&receiver->parser, &rules, &extra, &line) == LINE_NO_MEMORY)
+        no_memory(t, table_of(t));
+}
+
 void rondo_set_line_mode(rondo_transport *t, rondo_bytes extra)
 {
     struct receiver *receiver = receiver_of(t);
+    struct delivery *delivery = receiver->delivery;
     receiver->is_raw = false;
     if (extra.size == 0)
         return;
-    assert(receiver->delivery != NULL && "only raw_data_received can hand back the end of what it was given");
-    receiver->delivery->extra = extra;
+    assert(delivery != NULL && extra.size <= delivery->given.size &&
+           extra.data + extra.size == delivery->given.data + delivery->given.size &&
+           "only raw_data_received can hand back, and that is the end of what it was given");
+    if (delivery->given_was_held)
+        hold_again(t, receiver, extra);
+    else
+        delivery->rest = extra;
 }
 
 void rondo_clear_line_buffer(rondo_transport *t)

@@ -578,3 +578,16 @@ Test(line, another_protocol_gets_what_raw_mode_has_handed_back)
     cr_assert(eq(str, calls, "<put 3>(abc)<one><two>"));
     over();
 }
+
+Test(line, another_protocol_gets_what_raw_mode_has_handed_back_of_a_beginning)
+{
+    given(&upload);
+    feed("one\r\nhalf");
+    ((struct upload *)rondo_self(transport))->left = 2;
+    ((struct upload *)rondo_self(transport))->when_raw = become_plain;
+    rondo_set_raw_mode(transport);
+    feed(" a line\r\ntwo\r\n");
+    rondo_test_turn(test);
+    cr_assert(eq(str, calls, "<one>(ha)<lf a line><two>"));
+    over();
+}
