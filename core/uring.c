@@ -420,8 +420,8 @@ static void give_back_buffers(struct uring *u)
     u->provided += count;
 }
 
-/* Single-shot, so that each takes one buffer only; its owner issues a multishot receive after it. */
-/* Not while somebody in line is cancelled: the next dispatch, which comes without a sleep, ends those first. */
+/* Single-shot, so that each takes one buffer only; its owner issues a multishot receive after it. Not while somebody in line is
+ * cancelled: the next dispatch, which comes without a sleep, ends those first. */
 static void resume_starved(struct uring *u)
 {
     for (unsigned free = u->cancelled > 0 ? 0 : u->provided; free > 0; free--) {

@@ -6,15 +6,13 @@
 #include <string.h>
 
 #include <rondo/line.h>
-#include <rondo/testing.h>
 
 #include "net/transport.h"
+#include "support/receiver.h"
 
 TestSuite(line, .timeout = 30);
 
-/* What the protocol was called with: "<line>" each, "!" for one too long, "." at the end. */
-static char calls[100000];
-static rondo_transport *transport;
+/* Called with: "<line>" each, "!" for one too long. */
 static void (*when_received)(rondo_transport *t, rondo_bytes line);
 static bool in_place;
 
@@ -22,36 +20,14 @@ struct state {
     unsigned lines;
 };
 
-static void note(const char *before, rondo_bytes bytes, const char *behind)
-{
-    size_t size = strlen(calls);
-    cr_assert_lt(size + bytes.size + 3, sizeof calls);
-    snprintf(calls + size, sizeof calls - size, "%s%.*s%s", before, (int)bytes.size, bytes.data, behind);
-}
-
-static void connection_made(rondo_transport *t)
-{
-    struct state *self = rondo_self(t);
-    cr_assert(eq(uint, self->lines, 0));
-    transport = t;
-}
-
 static void line_received(rondo_transport *t, rondo_bytes line)
 {
     struct state *self = rondo_self(t);
     self->lines++;
     note("<", line, ">");
-    in_place = buffers_own(&t->loop->engine->buffers, line.data);
+    in_place = lies_in_a_buffer(line);
     if (when_received != NULL)
         when_received(t, line);
-}
-
-static void connection_lost(rondo_transport *t, int error)
-{
-    (void)t;
-    (void)error;
-    note(".", (rondo_bytes){ NULL, 0 }, "");
-    transport = NULL;
 }
 
 static const rondo_line_protocol plain = {
@@ -79,35 +55,9 @@ static const rondo_line_protocol patient = {
     .max_length = 20,
 };
 
-static rondo_test *test;
-static rondo_test_peer *peer;
-
-static void given(const rondo_line_protocol *lines)
-{
-    test = rondo_test_open(NULL);
-    peer = rondo_test_connect(test, &lines->protocol);
-    cr_assert_not_null(peer);
-}
-
-static void over(void)
-{
-    cr_assert(eq(uint, rondo_test_close(test), 0));
-    cr_assert_eq(strchr(calls, '.'), calls + strlen(calls) - 1, "lost once, and last: %s", calls);
-}
-
 static rondo_bytes bytes_of(const char *text)
 {
     return (rondo_bytes){ text, strlen(text) };
-}
-
-static void feed(const char *text)
-{
-    cr_assert(eq(int, rondo_test_feed(peer, bytes_of(text)), 0));
-}
-
-static unsigned buffers_lent(void)
-{
-    return rondo_test_loop(test)->engine->buffers.lent;
 }
 
 static char *written(void)
@@ -120,7 +70,7 @@ static char *written(void)
 
 Test(line, lines_come_where_they_were_received)
 {
-    given(&plain);
+    given(&plain.protocol);
     feed("one\ntwo\n\nthr");
     cr_assert(eq(str, calls, "<one><two><>"));
     cr_assert(in_place);
@@ -135,7 +85,7 @@ Test(line, lines_come_where_they_were_received)
 
 Test(line, what_follows_the_last_delimiter_is_dropped_at_eof)
 {
-    given(&plain);
+    given(&plain.protocol);
     feed("one\ntwo");
     rondo_test_feed_eof(peer);
     cr_assert(eq(str, calls, "<one>."));
@@ -144,7 +94,7 @@ Test(line, what_follows_the_last_delimiter_is_dropped_at_eof)
 
 Test(line, a_line_too_long_closes_when_nobody_cares)
 {
-    given(&plain);
+    given(&plain.protocol);
     feed("short\n123456789012345678901\nlost\n");
     cr_assert(eq(str, calls, "<short>."));
     over();
@@ -152,7 +102,7 @@ Test(line, a_line_too_long_closes_when_nobody_cares)
 
 Test(line, a_line_too_long_is_skipped_when_the_protocol_stays)
 {
-    given(&patient);
+    given(&patient.protocol);
     feed("12345678901234567890\r\n");
     cr_assert(eq(str, calls, "<12345678901234567890>"));
     feed("123456789012345678901");
@@ -167,13 +117,6 @@ static void send_it_back(rondo_transport *t, rondo_bytes line)
     rondo_send_line(t, line);
 }
 
-static unsigned slices_of_output(void)
-{
-    struct iovec slices[64];
-    size_t size;
-    return byte_queue_slices(&transport->output, slices, 64, &size);
-}
-
 static void send_it_back_and_count(rondo_transport *t, rondo_bytes line)
 {
     rondo_send_line(t, line);
@@ -183,7 +126,7 @@ static void send_it_back_and_count(rondo_transport *t, rondo_bytes line)
 
 Test(line, lines_sent_back_leave_without_a_copy)
 {
-    given(&patient);
+    given(&patient.protocol);
     when_received = send_it_back_and_count;
     feed("one\r\ntwo\r\n\r\nthree\r\nfou");
     when_received = send_it_back;
@@ -204,7 +147,7 @@ static void send_something_else(rondo_transport *t, rondo_bytes line)
 
 Test(line, other_lines_are_copied_with_their_delimiter)
 {
-    given(&patient);
+    given(&patient.protocol);
     when_received = send_something_else;
     feed("hello\r\n");
     cr_assert(eq(str, written(), "you said hello\r\nhell\r\nello\r\n"));
@@ -219,7 +162,7 @@ static void pause_there(rondo_transport *t, rondo_bytes line)
 
 Test(line, a_pause_stops_the_lines_in_the_middle_of_a_buffer)
 {
-    given(&plain);
+    given(&plain.protocol);
     when_received = pause_there;
     feed("one\ntwo\nthree\nfou");
     cr_assert(eq(str, calls, "<one>"));
@@ -252,7 +195,7 @@ static void abort_there(rondo_transport *t, rondo_bytes line)
 
 Test(line, no_line_comes_after_close_or_abort)
 {
-    given(&plain);
+    given(&plain.protocol);
     when_received = close_there;
     feed("one\ntwo\n");
     cr_assert(eq(str, calls, "<one>."));
@@ -261,7 +204,7 @@ Test(line, no_line_comes_after_close_or_abort)
 
 Test(line, no_line_comes_after_abort)
 {
-    given(&plain);
+    given(&plain.protocol);
     when_received = abort_there;
     feed("one\ntwo\n");
     cr_assert(eq(str, calls, "<one>."));
@@ -276,7 +219,7 @@ static void begin_anew(rondo_transport *t, rondo_bytes line)
 
 Test(line, a_table_set_again_is_a_new_receiver)
 {
-    given(&plain);
+    given(&plain.protocol);
     when_received = begin_anew;
     feed("one\ntwo\nthr");
     cr_assert(eq(str, calls, "<one><two>"));
@@ -300,7 +243,7 @@ Test(line, back_pressure_also_stops_the_lines_of_one_buffer)
     for (int i = 0; i < 1000; i++)
         memcpy(commands + 2 * i, "x\n", 2);
     memset(answer, 'a', sizeof answer);
-    given(&plain);
+    given(&plain.protocol);
     rondo_test_set_room(peer, 4096);
     when_received = answer_at_length;
     feed(commands);
@@ -318,7 +261,7 @@ Test(line, the_pieces_of_a_line_may_be_of_any_size)
     const char *text = "dribbled\r\n\r\r\n\n\r\n123456789012345678901 is too long\r\nlast\r\nno line";
     for (size_t piece = strlen(text); piece > 0; piece--) {
         calls[0] = '\0';
-        given(&patient);
+        given(&patient.protocol);
         cr_assert(eq(int, rondo_test_feed_in_pieces(peer, bytes_of(text), piece), 0));
         cr_assert(eq(str, calls, "<dribbled><\r><\n>!<last>"), "in pieces of %zu", piece);
         over();
@@ -335,7 +278,7 @@ Test(line, lines_are_the_same_on_any_kernel)
     }
     for (uint64_t seed = 1; seed <= 20; seed++) {
         calls[0] = '\0';
-        given(&patient);
+        given(&patient.protocol);
         rondo_test_disturb(test, seed);
         when_received = send_it_back;
         rondo_test_feed_in_pieces(peer, (rondo_bytes){ text, size }, 1000 * seed);
@@ -410,7 +353,7 @@ static void join_raw(void)
 
 Test(line, raw_bytes_come_as_they_are_and_lines_go_on_behind_them)
 {
-    given(&upload);
+    given(&upload.protocol);
     feed("one\r\nput 10\r\nab\r\ncd\r\nef");
     cr_assert(eq(str, calls, "<one><put 10>(ab\r\ncd\r\nef)"));
     feed("\r\ntwo\r\nput 3\r\nxyzthree\r\nfo");
@@ -425,7 +368,7 @@ Test(line, raw_bytes_are_the_same_however_they_are_cut)
     const char *text = "one\r\nput 10\r\nab\r\ncd\r\nef\r\nput 1\r\n\rtwo\r\nput 4\r\n\r\n\r\n\r\nend\r\n";
     for (size_t piece = strlen(text); piece > 0; piece--) {
         calls[0] = '\0';
-        given(&upload);
+        given(&upload.protocol);
         cr_assert(eq(int, rondo_test_feed_in_pieces(peer, bytes_of(text), piece), 0));
         join_raw();
         cr_assert(eq(str, calls, "<one><put 10>(ab\r\ncd\r\nef)<><put 1>(\r)<two><put 4>(\r\n\r\n)<><end>"),
@@ -436,7 +379,7 @@ Test(line, raw_bytes_are_the_same_however_they_are_cut)
 
 Test(line, raw_bytes_lie_where_they_were_received)
 {
-    given(&upload);
+    given(&upload.protocol);
     feed("raw\r\n");
     feed("some bytes");
     cr_assert(eq(str, calls, "<raw>(some bytes)"));
@@ -447,7 +390,7 @@ Test(line, raw_bytes_lie_where_they_were_received)
 
 Test(line, the_beginning_of_a_line_is_raw_when_the_mode_is_set_from_elsewhere)
 {
-    given(&upload);
+    given(&upload.protocol);
     feed("one\r\nhal");
     ((struct upload *)rondo_self(transport))->left = 5;
     rondo_set_raw_mode(transport);
@@ -459,7 +402,7 @@ Test(line, the_beginning_of_a_line_is_raw_when_the_mode_is_set_from_elsewhere)
 
 Test(line, what_is_handed_back_of_a_beginning_is_one_again)
 {
-    given(&upload);
+    given(&upload.protocol);
     feed("one\r\nhalf");
     ((struct upload *)rondo_self(transport))->left = 2;
     rondo_set_raw_mode(transport);
@@ -470,7 +413,7 @@ Test(line, what_is_handed_back_of_a_beginning_is_one_again)
 
 Test(line, a_line_too_long_can_be_taken_raw)
 {
-    given(&upload);
+    given(&upload.protocol);
     feed("123456789012345678901abcdefgh<line\r\n");
     cr_assert(eq(str, calls, "!(abcdefgh)<<line>"));
     feed("123456789012345678901\r");
@@ -488,7 +431,7 @@ static void pause_when_raw(rondo_transport *t, rondo_bytes data)
 
 Test(line, a_pause_in_raw_mode_keeps_what_is_handed_back)
 {
-    given(&upload);
+    given(&upload.protocol);
     ((struct upload *)rondo_self(transport))->when_raw = pause_when_raw;
     feed("put 3\r\nabcone\r\ntwo\r\n");
     cr_assert(eq(str, calls, "<put 3>(abc)"));
@@ -506,7 +449,7 @@ static void close_when_raw(rondo_transport *t, rondo_bytes data)
 
 Test(line, no_line_comes_after_a_close_in_raw_mode)
 {
-    given(&upload);
+    given(&upload.protocol);
     ((struct upload *)rondo_self(transport))->when_raw = close_when_raw;
     feed("put 3\r\nabcone\r\n");
     cr_assert(eq(str, calls, "<put 3>(abc)."));
@@ -525,7 +468,7 @@ static void raw_again(rondo_transport *t, rondo_bytes data)
 
 Test(line, what_is_handed_back_may_be_raw_again)
 {
-    given(&upload);
+    given(&upload.protocol);
     ((struct upload *)rondo_self(transport))->when_raw = raw_again;
     feed("put 3\r\nabcone\r\n");
     cr_assert(eq(str, calls, "<put 3>(abc)(one\r\n)"));
@@ -534,7 +477,7 @@ Test(line, what_is_handed_back_may_be_raw_again)
 
 Test(line, what_is_cleared_is_gone)
 {
-    given(&upload);
+    given(&upload.protocol);
     feed("clear\r\nlost\r\nlost, to");
     cr_assert(eq(str, calls, "<clear>"));
     feed("o\r\nhal");
@@ -556,7 +499,7 @@ static void want_raw(rondo_transport *t, rondo_bytes line)
 
 Test(line, without_a_raw_data_received_lines_go_on)
 {
-    given(&plain);
+    given(&plain.protocol);
     when_received = want_raw;
     feed("one\ntwo\n");
     cr_assert(eq(str, calls, "<one><two>"));
@@ -571,7 +514,7 @@ static void become_plain(rondo_transport *t, rondo_bytes data)
 
 Test(line, another_protocol_gets_what_raw_mode_has_handed_back)
 {
-    given(&upload);
+    given(&upload.protocol);
     ((struct upload *)rondo_self(transport))->when_raw = become_plain;
     feed("put 3\r\nabcone\r\ntwo\r\n");
     rondo_test_turn(test);
@@ -581,7 +524,7 @@ Test(line, another_protocol_gets_what_raw_mode_has_handed_back)
 
 Test(line, another_protocol_gets_what_raw_mode_has_handed_back_of_a_beginning)
 {
-    given(&upload);
+    given(&upload.protocol);
     feed("one\r\nhalf");
     ((struct upload *)rondo_self(transport))->left = 2;
     ((struct upload *)rondo_self(transport))->when_raw = become_plain;

@@ -7,15 +7,13 @@
 #include <string.h>
 
 #include <rondo/strings.h>
-#include <rondo/testing.h>
 
 #include "net/transport.h"
+#include "support/receiver.h"
 
 TestSuite(strings, .timeout = 30);
 
-/* What the protocol was called with: "<string>" each, "!length" for one too long, "." at the end. */
-static char calls[200000];
-static rondo_transport *transport;
+/* Called with: "<string>" each, "!length" for one too long. */
 static void (*when_received)(rondo_transport *t, rondo_bytes string);
 static bool in_place;
 
@@ -23,36 +21,14 @@ struct state {
     unsigned strings;
 };
 
-static void note(const char *before, rondo_bytes bytes, const char *behind)
-{
-    size_t size = strlen(calls);
-    cr_assert_lt(size + bytes.size + 3, sizeof calls);
-    snprintf(calls + size, sizeof calls - size, "%s%.*s%s", before, (int)bytes.size, bytes.data, behind);
-}
-
-static void connection_made(rondo_transport *t)
-{
-    struct state *self = rondo_self(t);
-    cr_assert(eq(uint, self->strings, 0));
-    transport = t;
-}
-
 static void string_received(rondo_transport *t, rondo_bytes string)
 {
     struct state *self = rondo_self(t);
     self->strings++;
     note("<", string, ">");
-    in_place = buffers_own(&t->loop->engine->buffers, string.data);
+    in_place = lies_in_a_buffer(string);
     if (when_received != NULL)
         when_received(t, string);
-}
-
-static void connection_lost(rondo_transport *t, int error)
-{
-    (void)t;
-    (void)error;
-    note(".", (rondo_bytes){ NULL, 0 }, "");
-    transport = NULL;
 }
 
 static void length_limit_exceeded(rondo_transport *t, uint64_t length)
@@ -78,37 +54,6 @@ static const rondo_string_protocol patient = { RONDO_NETSTRING_RECEIVER("patient
                                                CALLS, .max_length = 20,
                                                .length_limit_exceeded = length_limit_exceeded };
 
-static rondo_test *test;
-static rondo_test_peer *peer;
-
-static void given(const rondo_string_protocol *strings)
-{
-    test = rondo_test_open(NULL);
-    peer = rondo_test_connect(test, &strings->protocol);
-    cr_assert_not_null(peer);
-}
-
-static void over(void)
-{
-    cr_assert(eq(uint, rondo_test_close(test), 0));
-    cr_assert_eq(strchr(calls, '.'), calls + strlen(calls) - 1, "lost once, and last: %s", calls);
-}
-
-static void feed(rondo_bytes bytes)
-{
-    cr_assert(eq(int, rondo_test_feed(peer, bytes), 0));
-}
-
-static void feed_text(const char *text)
-{
-    feed((rondo_bytes){ text, strlen(text) });
-}
-
-static unsigned buffers_lent(void)
-{
-    return rondo_test_loop(test)->engine->buffers.lent;
-}
-
 static void assert_written(rondo_bytes expected)
 {
     rondo_bytes bytes = rondo_test_written(peer);
@@ -118,13 +63,13 @@ static void assert_written(rondo_bytes expected)
 
 Test(strings, strings_come_where_they_were_received)
 {
-    given(&net);
-    feed_text("3:one,3:two,0:,5:thr");
+    given(&net.protocol);
+    feed("3:one,3:two,0:,5:thr");
     cr_assert(eq(str, calls, "<one><two><>"));
     cr_assert(in_place);
     cr_assert(eq(uint, buffers_lent(), 0), "an incomplete string keeps no buffer");
 
-    feed_text("ee,4:four,");
+    feed("ee,4:four,");
     cr_assert(eq(str, calls, "<one><two><><three><four>"));
     cr_assert(in_place);
     cr_assert(eq(uint, ((struct state *)rondo_self(transport))->strings, 5));
@@ -150,7 +95,7 @@ Test(strings, each_framing_is_echoed_as_it_came)
     for (unsigned i = 0; i < 4; i++) {
         for (size_t piece = cases[i].bytes.size; piece > 0; piece--) {
             calls[0] = '\0';
-            given(cases[i].strings);
+            given(&cases[i].strings->protocol);
             when_received = send_it_back;
             cr_assert(eq(int, rondo_test_feed_in_pieces(peer, cases[i].bytes, piece), 0));
             cr_assert(eq(str, calls, "<hello><><there>"), "in pieces of %zu", piece);
@@ -158,13 +103,6 @@ Test(strings, each_framing_is_echoed_as_it_came)
             over();
         }
     }
-}
-
-static unsigned slices_of_output(void)
-{
-    struct iovec slices[64];
-    size_t size;
-    return byte_queue_slices(&transport->output, slices, 64, &size);
 }
 
 static void send_it_back_and_count(rondo_transport *t, rondo_bytes string)
@@ -176,9 +114,9 @@ static void send_it_back_and_count(rondo_transport *t, rondo_bytes string)
 
 Test(strings, strings_sent_back_leave_without_a_copy)
 {
-    given(&net);
+    given(&net.protocol);
     when_received = send_it_back_and_count;
-    feed_text("3:one,0:,5:three,");
+    feed("3:one,0:,5:three,");
     assert_written(RONDO_BYTES("3:one,0:,5:three,"));
     over();
 }
@@ -193,9 +131,9 @@ static void send_others(rondo_transport *t, rondo_bytes string)
 
 Test(strings, other_strings_get_a_prefix_of_their_own)
 {
-    given(&int16);
+    given(&int16.protocol);
     when_received = send_others;
-    feed((rondo_bytes){ "\0\5hello", 7 });
+    feed_bytes((rondo_bytes){ "\0\5hello", 7 });
     assert_written((rondo_bytes){ "\0\10you said\0\4hell\0\4ello\0\0", 24 });
     over();
 }
@@ -211,9 +149,9 @@ static void send_too_much(rondo_transport *t, rondo_bytes string)
 
 Test(strings, what_the_prefix_cannot_tell_is_refused)
 {
-    given(&int16);
+    given(&int16.protocol);
     when_received = send_too_much;
-    feed((rondo_bytes){ "\0\1x", 3 });
+    feed_bytes((rondo_bytes){ "\0\1x", 3 });
     rondo_bytes bytes = rondo_test_written(peer);
     cr_assert(eq(sz, bytes.size, 65537));
     cr_assert_arr_eq(bytes.data, "\xff\xff", 2);
@@ -222,8 +160,8 @@ Test(strings, what_the_prefix_cannot_tell_is_refused)
 
 Test(strings, what_is_incomplete_at_eof_is_dropped)
 {
-    given(&net);
-    feed_text("3:one,5:tw");
+    given(&net.protocol);
+    feed("3:one,5:tw");
     rondo_test_feed_eof(peer);
     cr_assert(eq(str, calls, "<one>."));
     over();
@@ -231,18 +169,18 @@ Test(strings, what_is_incomplete_at_eof_is_dropped)
 
 Test(strings, a_string_too_long_closes_when_nobody_cares)
 {
-    given(&net);
-    feed_text("5:short,21:");
+    given(&net.protocol);
+    feed("5:short,21:");
     cr_assert(eq(str, calls, "<short>."));
     over();
 }
 
 Test(strings, a_string_too_long_is_skipped_when_the_protocol_stays)
 {
-    given(&patient);
-    feed_text("20:12345678901234567890,21:12345678901234567");
-    feed_text("8901,5:after,30:123456789012345678901234567890");
-    feed_text(",4:last,");
+    given(&patient.protocol);
+    feed("20:12345678901234567890,21:12345678901234567");
+    feed("8901,5:after,30:123456789012345678901234567890");
+    feed(",4:last,");
     cr_assert(eq(str, calls, "<12345678901234567890>!21<after>!30<last>"));
     over();
 }
@@ -250,21 +188,21 @@ Test(strings, a_string_too_long_is_skipped_when_the_protocol_stays)
 Test(strings, twisted_s_limit_holds_by_default)
 {
     static char much[RONDO_STRING_LENGTH_MAX + 1];
-    given(&int32);
-    feed((rondo_bytes){ "\0\1\x86\x9f", 4 }); /* 99,999 */
+    given(&int32.protocol);
+    feed_bytes((rondo_bytes){ "\0\1\x86\x9f", 4 }); /* 99,999 */
     memset(much, 'x', sizeof much);
     cr_assert(
         eq(int, rondo_test_feed_in_pieces(peer, (rondo_bytes){ much, RONDO_STRING_LENGTH_MAX }, 5000), 0));
     cr_assert(eq(sz, strlen(calls), RONDO_STRING_LENGTH_MAX + 2));
-    feed((rondo_bytes){ "\0\1\x86\xa0", 4 });
+    feed_bytes((rondo_bytes){ "\0\1\x86\xa0", 4 });
     cr_assert(eq(chr, calls[strlen(calls) - 1], '.'));
     over();
 }
 
 Test(strings, what_is_no_netstring_closes)
 {
-    given(&patient);
-    feed_text("3:one,x:two,3:abc,");
+    given(&patient.protocol);
+    feed("3:one,x:two,3:abc,");
     cr_assert(eq(str, calls, "<one>."));
     over();
 }
@@ -277,12 +215,12 @@ static void pause_there(rondo_transport *t, rondo_bytes string)
 
 Test(strings, a_pause_stops_the_strings_in_the_middle_of_a_buffer)
 {
-    given(&net);
+    given(&net.protocol);
     when_received = pause_there;
-    feed_text("3:one,3:two,5:three,4:fou");
+    feed("3:one,3:two,5:three,4:fou");
     cr_assert(eq(str, calls, "<one>"));
     cr_assert(eq(uint, buffers_lent(), 1), "the rest waits where it was received");
-    feed_text("r,");
+    feed("r,");
     cr_assert(eq(str, calls, "<one>"));
     for (int i = 0; i < 4; i++) {
         rondo_resume_reading(transport);
@@ -300,9 +238,9 @@ static void close_there(rondo_transport *t, rondo_bytes string)
 
 Test(strings, no_string_comes_after_close)
 {
-    given(&net);
+    given(&net.protocol);
     when_received = close_there;
-    feed_text("3:one,3:two,");
+    feed("3:one,3:two,");
     cr_assert(eq(str, calls, "<one>."));
     over();
 }
@@ -315,11 +253,11 @@ static void begin_anew(rondo_transport *t, rondo_bytes string)
 
 Test(strings, a_table_set_again_is_a_new_receiver)
 {
-    given(&net);
+    given(&net.protocol);
     when_received = begin_anew;
-    feed_text("3:one,3:two,5:thr");
+    feed("3:one,3:two,5:thr");
     cr_assert(eq(str, calls, "<one><two>"));
-    feed_text("ee,");
+    feed("ee,");
     cr_assert(eq(str, calls, "<one><two><three>"), "what the old one had begun is not lost");
     cr_assert(eq(uint, ((struct state *)rondo_self(transport))->strings, 0), "each string came to a new one");
     over();
@@ -337,7 +275,7 @@ Test(strings, strings_are_the_same_on_any_kernel)
     }
     for (uint64_t seed = 1; seed <= 20; seed++) {
         calls[0] = '\0';
-        given(&patient);
+        given(&patient.protocol);
         rondo_test_disturb(test, seed);
         when_received = send_it_back;
         rondo_test_feed_in_pieces(peer, (rondo_bytes){ text, size }, 1000 * seed);
