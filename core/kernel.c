@@ -13,6 +13,7 @@ struct feature {
 static const struct feature features[KERNEL_FEATURES] = {
     [KERNEL_QUIET_SENDS] = { "quiet-sends", 5, 17 },
     [KERNEL_UNCOUNTED_WAITS] = { "uncounted-waits", 6, 15 },
+    [KERNEL_GUARD_PAGES] = { "guard-pages", 6, 13 },
     [KERNEL_LIMITED_MULTISHOT] = { "limited-multishot", 6, 17 },
     /* CVE-2026-23473, in every Linux from 5.19 on, was mended in 2026, also in the long-lived 6.18. Older ones may have
      * the mend, too, but nothing tells. */

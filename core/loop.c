@@ -7,6 +7,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "core/task.h"
+
 #define NS_PER_MS 1000000
 
 static void make_flush_calls(rondo_loop *loop);
@@ -231,6 +233,7 @@ void loop_refuse_posts(rondo_loop *loop)
 void loop_close(rondo_loop *loop)
 {
     loop_refuse_posts(loop);
+    tasks_close(loop);
     engine_close(loop->engine);
     loop->engine = NULL;
     loop_here = NULL;

@@ -37,6 +37,9 @@ struct rondo_loop {
     uint64_t turns;
     struct traffic traffic;
 
+    struct tasks *tasks;           /* NULL: there has been none */
+    bool is_draining, is_aborting; /* tasks that nobody answers for, or all, are cancelled */
+
     unsigned index;                 /* of the shard */
     struct shard *shard;            /* NULL for a loop without one, in tests */
     void (*stop)(rondo_loop *loop); /* what rondo_stop does there */

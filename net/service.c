@@ -5,6 +5,7 @@
 
 #include "core/list.h"
 #include "core/memory.h"
+#include "core/task.h"
 #include "net/server.h"
 #include "net/transport.h"
 
@@ -151,6 +152,7 @@ static void drain(rondo_loop *loop)
     stop_stoppables(service);
     for_each_server(service, server_drain);
     service_for_each_transport(service, transport_drain);
+    tasks_drain(loop);
 }
 
 static void abort_all(rondo_loop *loop)
@@ -163,6 +165,7 @@ static void abort_all(rondo_loop *loop)
     }
     for_each_server(service, rondo_server_close);
     service_for_each_transport(service, transport_cancel);
+    tasks_abort(loop);
 }
 
 static void stop(rondo_loop *loop)

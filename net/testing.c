@@ -9,6 +9,7 @@
 #include "core/loop.h"
 #include "core/memory.h"
 #include "core/simulated.h"
+#include "core/task.h"
 #include "net/service.h"
 #include "net/transport.h"
 
@@ -166,6 +167,7 @@ static void end_connections(rondo_test *test)
         service_hooks.drain(&test->loop);
     test->draining = true;
     service_for_each_transport(service_of(&test->loop), transport_cancel);
+    tasks_abort(&test->loop);
     rondo_test_turn(test);
 }
 
@@ -189,6 +191,7 @@ static unsigned count_timers(const struct timers *timers)
 static unsigned count_left(const rondo_test *test)
 {
     unsigned timers = count_timers(&test->loop.timers), calls = count_links(&test->loop.soon);
+    unsigned tasks = tasks_count(&test->loop);
     const char *violation = simulated_violation(test->loop.engine);
     if (timers > 0)
         rondo_log(RONDO_LOG_ERROR, "%u timers still run: cancel them in connection_lost or shard_stop",
@@ -196,9 +199,11 @@ static unsigned count_left(const rondo_test *test)
     if (calls > 0)
         rondo_log(RONDO_LOG_ERROR, "%u calls still wait: cancel them in connection_lost or shard_stop",
                   calls);
+    if (tasks > 0)
+        rondo_log(RONDO_LOG_ERROR, "%u tasks have not returned, although they are cancelled", tasks);
     if (violation != NULL)
         rondo_log(RONDO_LOG_ERROR, "%s", violation);
-    return timers + calls + (violation != NULL);
+    return timers + calls + tasks + (violation != NULL);
 }
 
 unsigned rondo_test_close(rondo_test *test)

@@ -11,6 +11,7 @@
 #include <rondo/protocol.h>
 #include <rondo/server.h>
 #include <rondo/strings.h>
+#include <rondo/task.h>
 #include <rondo/transport.h>
 
 #endif
