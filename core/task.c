@@ -37,6 +37,23 @@ static struct tasks *tasks_of(rondo_loop *loop)
     return loop->tasks = tasks;
 }
 
+void task_own(rondo_task *task, struct task_belonging *belonging,
+              void (*release)(struct task_belonging *belonging))
+{
+    belonging->release = release;
+    list_push(&task->belongings, &belonging->link);
+}
+
+static void release_belongings(rondo_task *task)
+{
+    while (!list_is_empty(&task->belongings)) {
+        struct task_belonging *newest =
+            rondo_container_of(task->belongings.previous, struct task_belonging, link);
+        list_remove(&newest->link);
+        newest->release(newest);
+    }
+}
+
 static void free_task(rondo_task *task)
 {
     assert(!list_contains_link(&task->waiting) && !list_contains_link(&task->wake._link));
@@ -91,13 +108,18 @@ static void leave_behind(rondo_task *task)
               task->loop->index, task->coroutine.name, tasks->running);
 }
 
-static void free_left_behind(rondo_task *task)
+static void stop_waiting(rondo_task *task)
 {
     rondo_call_cancel(&task->wake);
     rondo_timer_cancel(&task->sleep);
     rondo_timer_cancel(&task->limit);
     if (list_contains_link(&task->waiting))
         list_remove(&task->waiting);
+}
+
+static void free_left_behind(rondo_task *task)
+{
+    release_belongings(task);
     free_task(task);
 }
 
@@ -106,6 +128,7 @@ void tasks_close(rondo_loop *loop)
     struct tasks *tasks = loop->tasks;
     if (tasks == NULL)
         return;
+    for_each(tasks, stop_waiting);
     for_each(tasks, free_left_behind);
     stacks_close(&tasks->stacks);
     coroutine_end_thread();
@@ -133,7 +156,7 @@ int task_may_wait(const char *what)
     return -EPERM;
 }
 
-static int refusal_of(const rondo_task *task)
+int task_refusal(const rondo_task *task)
 {
     return task->cancelled ? -ECANCELED : task->timed_out ? -ETIMEDOUT : 0;
 }
@@ -171,7 +194,7 @@ static void interrupt(rondo_task *task)
     if (task->interrupted != NULL)
         task->interrupted(task);
     else
-        task_wake_soon(task, refusal_of(task));
+        task_wake_soon(task, task_refusal(task));
 }
 
 static int wait_for_wake(void (*interrupted)(rondo_task *task), void *context)
@@ -180,7 +203,7 @@ static int wait_for_wake(void (*interrupted)(rondo_task *task), void *context)
     task->state = TASK_WAITING;
     task->interrupted = interrupted;
     task->interrupted_context = context;
-    if (refusal_of(task) != 0) {
+    if (task_refusal(task) != 0) {
         if (task->loop->is_aborting && ++task->refusals > REFUSALS_MAX)
             leave_behind(task);
         interrupt(task);
@@ -194,9 +217,9 @@ int task_wait(void)
     return wait_for_wake(NULL, NULL);
 }
 
-void task_wait_firmly(void (*interrupted)(rondo_task *task), void *context)
+int task_wait_firmly(void (*interrupted)(rondo_task *task), void *context)
 {
-    wait_for_wake(interrupted, context);
+    return wait_for_wake(interrupted, context);
 }
 
 void rondo_cancel(rondo_task *task)
@@ -269,11 +292,10 @@ static void end(rondo_task *task)
     task->state = TASK_ENDED;
     rondo_timer_cancel(&task->limit);
     forget_children(task);
+    release_belongings(task);
     loop->tasks->running--;
     if (!loop->tasks->left_behind)
         loop->users--;
-    if (task->ended != NULL)
-        task->ended(task);
     free_unless_joined(task);
     if (joiner != NULL)
         task_wake_soon(joiner, 0);
@@ -307,6 +329,7 @@ int task_new(rondo_loop *loop, const rondo_task_options *options, size_t size, r
     task->argument = options->argument;
     task->limit_ms = RONDO_NO_TIMEOUT;
     list_init(&task->children);
+    list_init(&task->belongings);
     list_push(&tasks->all, &task->in_shard);
     tasks->running++;
     loop->users += !tasks->left_behind;

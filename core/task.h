@@ -45,7 +45,13 @@ struct rondo_task {
     int (*run)(void *argument);
     void *argument;
     int result;
-    void (*ended)(rondo_task *task); /* from the loop; may be NULL */
+    struct rondo_link belongings;
+};
+
+/* What ends with a task: the last one that it came to own first. */
+struct task_belonging {
+    struct rondo_link link;
+    void (*release)(struct task_belonging *belonging); /* from the loop; it has left the list */
 };
 
 /* A task that has not begun, as the first member of a zeroed struct of `size` bytes. Returns as rondo_create_task, but also when
@@ -58,9 +64,9 @@ void task_begin(rondo_task *task);
 /* Inside a task: wait for task_wake. Returns 0, -ECANCELED or -ETIMEDOUT. */
 int task_wait(void);
 
-/* Inside a task: wait for task_wake, whatever happens. `interrupted` is called when the task is cancelled or out of time, maybe at once,
- * maybe twice: it hastens what is waited for. */
-void task_wait_firmly(void (*interrupted)(rondo_task *task), void *context);
+/* Inside a task: wait for task_wake. `interrupted` is called when the task is cancelled or out of time, maybe at once,
+ * maybe twice: it hastens what is waited for, or ends the wait. Returns what task_wake was given. */
+int task_wait_firmly(void (*interrupted)(rondo_task *task), void *context);
 
 /* Its wait is over, with this result. Without a wait, or when it was refused already, nothing happens. */
 void task_wake(rondo_task *task, int result);
@@ -70,6 +76,12 @@ void task_wake_soon(rondo_task *task, int result);
 
 /* May the caller wait? Returns 0, or -EPERM, having said in the log that `what` must not be called here. */
 int task_may_wait(const char *what);
+
+/* Why all its waits are refused: -ECANCELED or -ETIMEDOUT; 0: they are not. */
+int task_refusal(const rondo_task *task);
+
+void task_own(rondo_task *task, struct task_belonging *belonging,
+              void (*release)(struct task_belonging *belonging));
 
 /* The shard drains: cancel those that nobody answers for. */
 void tasks_drain(rondo_loop *loop);

@@ -63,7 +63,7 @@ static void count_drained(rondo_transport *t, size_t size)
         return;
     t->drain_bytes -= size < t->drain_bytes ? (uint32_t)size : t->drain_bytes;
     if (t->drain_bytes == 0)
-        rondo_close(t);
+        transport_drained(t);
 }
 
 void transport_unread(rondo_transport *t, rondo_bytes rest)

@@ -492,12 +492,20 @@ void transport_cancel(rondo_transport *t)
     transport_mark(t);
 }
 
+void transport_drained(rondo_transport *t)
+{
+    if (transport_protocol(t)->_drained != NULL)
+        transport_protocol(t)->_drained(t);
+    else
+        rondo_close(t);
+}
+
 /* Bytes that had arrived when the server was told to stop are delivered, those that come later are not. DEFER_TASKRUN
  * makes that exact: between two system calls all that was taken from the socket has been dispatched. */
 void transport_drain(rondo_transport *t)
 {
     if (t->state == HALF_CLOSED)
-        rondo_close(t);
+        transport_drained(t);
     if (t->state != OPEN)
         return;
     t->draining = true;
@@ -508,7 +516,7 @@ void transport_drain(rondo_transport *t)
     /* A connection just made, by a client whose request is still on its way: it gets a moment more. */
     uint32_t age_ms = (uint32_t)rondo_time_ms(t->loop) - t->since_ms;
     if (t->heard || age_ms >= NEWCOMER_MS || !watch_make(t))
-        rondo_close(t);
+        transport_drained(t);
     else
         rondo_call_later(t->loop, &t->watch->timer, NEWCOMER_MS - age_ms, timer_expired);
 }
@@ -533,7 +541,7 @@ static void timer_expired(rondo_timer *timer)
 {
     rondo_transport *t = rondo_container_of(timer, struct watch, timer)->t;
     if (t->draining && !t->heard)
-        rondo_close(t);
+        transport_drained(t);
     else if (!transport_is_ending(t))
         look_after(t);
 }

@@ -119,6 +119,9 @@ rondo_transport *transport_open(struct service *service, const struct transport_
 /* Deliver what had arrived by now, then close. */
 void transport_drain(rondo_transport *t);
 
+/* All that is to be delivered before the end has been. */
+void transport_drained(rondo_transport *t);
+
 /* End it at once, with connection_lost(-ECANCELED) if the protocol is still there. */
 void transport_cancel(rondo_transport *t);
 

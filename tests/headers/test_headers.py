@@ -88,7 +88,7 @@ class Headers(unittest.TestCase):
     def test_header_examples_compile(self):
         examples = {header: header_examples(header) for header in HEADERS}
         found = {header.name for header, code in examples.items() if code}
-        self.assertEqual(found, {"app.h", "client.h", "line.h", "strings.h", "task.h", "testing.h"})
+        self.assertEqual(found, {"app.h", "client.h", "line.h", "stream.h", "strings.h", "task.h", "testing.h"})
         for header, code in examples.items():
             if code:
                 self.each(C, "c", code, ["-std=gnu11", *PUBLIC], header)

@@ -10,6 +10,7 @@
 #include <rondo/loop.h>
 #include <rondo/protocol.h>
 #include <rondo/server.h>
+#include <rondo/stream.h>
 #include <rondo/strings.h>
 #include <rondo/task.h>
 #include <rondo/transport.h>

@@ -1,0 +1,55 @@
+/* A stream from inside.
+ *
+ *   a handler's    lies beside its task, and ends with it
+ *   an opened one  has memory of its own, and ends with the task that opened it, or by rondo_stream_free
+ *
+ * A stream and its transport may end in either order; whoever ends first takes its pointer out of the other. */
+#ifndef RONDO_PROTO_STREAM_H
+#define RONDO_PROTO_STREAM_H
+
+#include <rondo/stream.h>
+
+#include "core/task.h"
+#include "proto/read_buffer.h"
+
+struct rondo_stream {
+    rondo_transport *t; /* NULL: lost, or another protocol's */
+    rondo_loop *loop;
+    rondo_task *handler; /* NULL: it was opened */
+    struct read_buffer input;
+    const void *kept_buffer; /* of the shard, in which the slice lies that was given last; NULL: in none */
+    size_t limit;
+    rondo_task *reader;        /* waits for input; NULL: nobody */
+    struct rondo_link waiters; /* tasks that wait for room in the output, or for the end */
+    int error;                 /* what the connection broke with */
+    bool at_end;               /* the input has ended */
+    bool is_drained;           /* the server drains, and no more will come */
+    bool reading_paused;       /* too much is unread */
+    bool writing_paused;
+    bool is_reading; /* a task is inside of a call that reads */
+    struct task_belonging belonging;
+    void (*client_connected)(rondo_stream *s);
+};
+
+/* The state of a connection: rondo_self. */
+struct stream_state {
+    rondo_stream *stream; /* NULL: it has ended */
+    bool has_begun;
+};
+
+/* Wait for stream_wake, or for the task's refusal: which is not heeded while a draining server finishes what is here. */
+int stream_wait(rondo_stream *s);
+
+/* The protocol of opened streams. Its connector's context is a struct opening. */
+extern const rondo_stream_protocol stream_opened;
+
+/* A stream of this transport, which has none. NULL: no memory. */
+rondo_stream *stream_open(rondo_transport *t, rondo_task *owner, size_t limit);
+
+/* Called by stream_opened. */
+void stream_connected(rondo_transport *t);
+
+/* Let go of the slice given last. */
+void stream_release_slice(rondo_stream *s);
+
+#endif
