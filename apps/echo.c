@@ -13,6 +13,16 @@ static void buffer_updated(rondo_transport *t, size_t nbytes)
     rondo_write(t, (rondo_bytes){ rondo_self(t), nbytes });
 }
 
+static void client_connected(rondo_stream *s)
+{
+    rondo_bytes data;
+    while (rondo_read(s, 1 << 20, &data) > 0) {
+        rondo_stream_write(s, data);
+        if (rondo_drain(s) < 0)
+            return;
+    }
+}
+
 static const rondo_protocol echo = { .name = "echo", .defer_accept = true, .data_received = rondo_write };
 static const rondo_protocol buffered = {
     .name = "echo",
@@ -21,16 +31,25 @@ static const rondo_protocol buffered = {
     .get_buffer = get_buffer,
     .buffer_updated = buffer_updated,
 };
+static const rondo_stream_protocol stream = {
+    RONDO_STREAM_READER("echo"),
+    .protocol.defer_accept = true,
+    .client_connected = client_connected,
+};
 
 int main(int argc, char **argv)
 {
-    const char *receive = "data";
+    const char *receive = "data", *api = "protocol";
     const rondo_option options[] = {
-        { .name = "receive", .values = "data|buffer", .help = "by which way", .value = &receive },
+        { .name = "api", .values = "protocol|stream", .help = "callbacks, or a handler", .value = &api },
+        { .name = "receive", .values = "data|buffer", .help = "by which callbacks", .value = &receive },
         { 0 },
     };
     rondo_app app = { .servers = { { .url = "tcp://127.0.0.1:7777" } } };
     int status = rondo_parse_options(&app, argc, argv, options);
-    app.protocol = strcmp(receive, "buffer") == 0 ? &buffered : &echo;
+    if (strcmp(api, "stream") == 0)
+        app.protocol = &stream.protocol;
+    else
+        app.protocol = strcmp(receive, "buffer") == 0 ? &buffered : &echo;
     return status >= 0 ? status : rondo_run(&app) < 0;
 }

@@ -13,7 +13,8 @@ import server as s
 from server import ServerTest, data_of, receive, receive_all, stuff, unacknowledged, until, was_reset
 
 MIB = 1024 * 1024
-RECEIVE_WAYS = ("data", "buffer")
+RECEIVE_WAYS = ("--receive", "data"), ("--receive", "buffer"), ("--api", "stream")
+STREAM = "--api", "stream"
 LINES = b"".join(b"%0*d\n" % (i % 900 + 1, i) for i in range(3000))
 
 
@@ -27,9 +28,9 @@ class Quiet(ServerTest):
                     self.assertEqual(server.wait_for_exit(), 0)
 
     def test_idle_connections_see_eof(self):
-        for program in "echo", "line":
-            with self.subTest(program=program):
-                server = self.serve(program, "--shards", "2")
+        for program, *options in InTheAcceptQueue.CASES:
+            with self.subTest(program=program, options=options):
+                server = self.serve(program, "--shards", "2", *options)
                 idle = [self.connect(server, server.addresses[i % 2]) for i in range(20)]
                 for sock in idle:
                     sock.sendall(b"hello\n")
@@ -76,7 +77,7 @@ class Queued(ServerTest):
     """Megabytes on their way when the signal comes."""
 
     def signal_with_megabytes_queued(self, receive_way):
-        server = self.serve("echo", "--receive", receive_way, "--drain-timeout", "60")
+        server = self.serve("echo", *receive_way, "--drain-timeout", "60")
         data = data_of(16 * MIB)
         sock = self.connect(server, receive_bytes=65536)
         sent = stuff(sock, data)
@@ -127,7 +128,7 @@ class Queued(ServerTest):
     def test_a_half_closed_reader_gets_every_byte_then_eof(self):
         for receive_way in RECEIVE_WAYS:
             with self.subTest(receive=receive_way):
-                server = self.serve("echo", "--receive", receive_way, "--drain-timeout", "60")
+                server = self.serve("echo", *receive_way, "--drain-timeout", "60")
                 data = data_of(2 * MIB)
                 sock = self.connect(server, receive_bytes=65536)
                 sender = threading.Thread(target=sock.sendall, args=(data,))
@@ -142,19 +143,21 @@ class Queued(ServerTest):
                 self.assertEqual(server.wait_for_exit(), 0)
 
     def test_lines_that_had_arrived_are_answered_to_a_slow_reader(self):
-        server = self.serve("line", "--drain-timeout", "60")
-        sock = self.connect(server, receive_bytes=65536)
-        text = LINES * 10
-        sent = stuff(sock, text)
-        arrived = sent - unacknowledged(sock)
-        server.signal(signal.SIGTERM)
-        server.wait_for("draining")
-        got = receive_all(sock)
-        self.assert_same(got, text[:len(got)])
-        self.assertGreaterEqual(len(got), text[:arrived].rfind(b"\n") + 1)
-        self.assertTrue(got.endswith(b"\n"))
-        sock.close()
-        self.assertEqual(server.wait_for_exit(), 0)
+        for options in (), STREAM:
+            with self.subTest(options=options):
+                server = self.serve("line", "--drain-timeout", "60", *options)
+                sock = self.connect(server, receive_bytes=65536)
+                text = LINES * 10
+                sent = stuff(sock, text)
+                arrived = sent - unacknowledged(sock)
+                server.signal(signal.SIGTERM)
+                server.wait_for("draining")
+                got = receive_all(sock)
+                self.assert_same(got, text[:len(got)])
+                self.assertGreaterEqual(len(got), text[:arrived].rfind(b"\n") + 1)
+                self.assertTrue(got.endswith(b"\n"))
+                sock.close()
+                self.assertEqual(server.wait_for_exit(), 0)
 
     def test_one_whose_line_is_too_long_learns_it_while_the_server_ends(self):
         server = self.serve("line")
@@ -178,7 +181,8 @@ class Queued(ServerTest):
         return server, sock
 
     def test_one_who_never_reads_is_aborted_at_the_drain_timeout(self):
-        for program, *options in ("echo",), ("echo", "--receive", "buffer"), ("line",):
+        for program, *options in (("echo",), ("echo", "--receive", "buffer"), ("line",), ("echo", *STREAM),
+                                  ("line", *STREAM)):
             with self.subTest(program=program, options=options):
                 start = time.monotonic()
                 server, sock = self.signal_with_one_who_never_reads(
@@ -236,7 +240,7 @@ class SignalsInARow(ServerTest):
 class InTheAcceptQueue(ServerTest):
     """The server is stopped for a while, so that what comes meanwhile is queued when it sees the signal."""
 
-    CASES = [("echo",), ("echo", "--receive", "buffer"), ("line",)]
+    CASES = [("echo",), ("echo", "--receive", "buffer"), ("echo", *STREAM), ("line",), ("line", *STREAM)]
 
     def test_connections_are_answered_then_end(self):
         for program, *options in self.CASES:
@@ -495,6 +499,10 @@ class BufferedEchoUnderLoad(UnderLoad, ServerTest):
 
 class LineUnderLoad(UnderLoad, ServerTest):
     program = "line"
+
+
+class StreamUnderLoad(UnderLoad, ServerTest):
+    options = STREAM
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ MIB = 1024 * 1024
 
 
 class Echo:
-    receive = "data"
+    options = ()
     shards = 1
 
     def setUp(self):
-        self.server = self.serve("echo", "--receive", self.receive, "--shards", str(self.shards))
+        self.server = self.serve("echo", *self.options, "--shards", str(self.shards))
 
     def each_address(self):
         """A new connection over IPv4, then one over IPv6."""
@@ -141,11 +141,20 @@ class IntoTheShardsBuffersOnTwoShards(Echo, ServerTest):
 
 
 class IntoTheProtocolsMemoryOnOneShard(Echo, ServerTest):
-    receive = "buffer"
+    options = ("--receive", "buffer")
 
 
 class IntoTheProtocolsMemoryOnTwoShards(Echo, ServerTest):
-    receive = "buffer"
+    options = ("--receive", "buffer")
+    shards = 2
+
+
+class AsAStreamOnOneShard(Echo, ServerTest):
+    options = ("--api", "stream")
+
+
+class AsAStreamOnTwoShards(Echo, ServerTest):
+    options = ("--api", "stream")
     shards = 2
 
 

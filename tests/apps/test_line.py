@@ -13,10 +13,11 @@ TOO_LONG = b"line too long\n"
 
 
 class Line:
+    api = "protocol"
     shards = 1
 
     def setUp(self):
-        self.server = self.serve("line", "--shards", str(self.shards))
+        self.server = self.serve("line", "--api", self.api, "--shards", str(self.shards))
 
     def each_address(self):
         for address in self.server.addresses:
@@ -146,6 +147,11 @@ class LineOnOneShard(Line, ServerTest):
 
 
 class LineOnTwoShards(Line, ServerTest):
+    shards = 2
+
+
+class LineAsAStream(Line, ServerTest):
+    api = "stream"
     shards = 2
 
 

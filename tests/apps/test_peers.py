@@ -9,6 +9,7 @@ import server as s
 from server import ServerTest, data_of, receive, reset, stream, stuff, until, was_reset
 
 MIB = 1024 * 1024
+WAYS = ("--receive", "data"), ("--receive", "buffer"), ("--api", "stream")
 
 
 class Peers:
@@ -167,6 +168,10 @@ class PeersOfBufferedEcho(Peers, ServerTest):
     options = ("--receive", "buffer")
 
 
+class PeersOfStreams(Peers, ServerTest):
+    options = ("--api", "stream")
+
+
 class PeersOfLine(Peers, ServerTest):
     program = "line"
     shards = 2
@@ -174,9 +179,9 @@ class PeersOfLine(Peers, ServerTest):
 
 class SlowOnes(ServerTest):
     def test_an_idle_client_sees_eof_and_an_active_one_stays(self):
-        for receive_way in "data", "buffer":
-            with self.subTest(receive=receive_way):
-                server = self.serve("echo", "--idle-timeout", "1", "--receive", receive_way)
+        for way in WAYS:
+            with self.subTest(way=way):
+                server = self.serve("echo", "--idle-timeout", "1", *way)
                 idle, active = self.connect(server), self.connect(server, server.addresses[1])
                 idle.sendall(b"x")
                 self.assertEqual(receive(idle, 1), b"x")
@@ -197,9 +202,9 @@ class SlowOnes(ServerTest):
             self.assertEqual(self.connect(server, address).recv(1), b"")
 
     def test_a_client_that_never_reads_is_reset_when_idle(self):
-        for receive_way in "data", "buffer":
-            with self.subTest(receive=receive_way):
-                server = self.serve("echo", "--idle-timeout", "0.3", "--receive", receive_way)
+        for way in WAYS:
+            with self.subTest(way=way):
+                server = self.serve("echo", "--idle-timeout", "0.3", *way)
                 sock = self.connect(server, receive_bytes=16384)
                 sock.setblocking(False)
                 try:
