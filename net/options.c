@@ -30,14 +30,15 @@ static const struct option common_options[] = {
 };
 #define COMMON_OPTIONS (sizeof common_options / sizeof *common_options)
 
-static const char common_help[] =
+static const char server_help[] =
     "  -l, --listen URL           address to serve; repeatable%s%s%s\n"
     "                             tcp://host:port, unix:///path[?mode=0660], unix://@name, fd://3\n"
     "  -s, --shards N             threads (default: the CPUs this process may use)\n"
-    "  -e, --engine NAME          auto or uring (default auto; also RONDO_ENGINE)\n"
     "      --backlog N            connections that may wait to be accepted, per shard (default 4096)\n"
+    "      --max-connections N    close further ones at once (default 0: no limit)\n";
+static const char common_help[] =
+    "  -e, --engine NAME          auto or uring (default auto; also RONDO_ENGINE)\n"
     "      --idle-timeout SEC     end connections idle for so long (default 0: never)\n"
-    "      --max-connections N    close further ones at once (default 0: no limit)\n"
     "      --drain-timeout SEC    for the orderly end after SIGTERM (default 8)\n"
     "      --log-level LEVEL      error, warning, info or debug (default info)\n"
     "  -h, --help                 show this\n"
@@ -47,6 +48,7 @@ struct parse {
     rondo_app *app;
     rondo_server_options first; /* of the app's servers: what --listen adds is like it */
     const rondo_option *own;
+    bool is_server;
     unsigned listens;
     const char *program;
     int status;
@@ -164,22 +166,48 @@ static void take_own(struct parse *parse, const rondo_option *option, const char
 
 /* ---- the line ------------------------------------------------------------------------------------------- */
 
+static const rondo_option *words_of(const struct parse *parse)
+{
+    const rondo_option *own = parse->own;
+    while (own != NULL && own->name != NULL && own->words == NULL)
+        own++;
+    return own != NULL && own->name != NULL ? own : NULL;
+}
+
+static void help_own(const rondo_option *own)
+{
+    char form[64];
+    const char *value = own->flag != NULL ? "" : own->values != NULL ? own->values : "VALUE";
+    snprintf(form, sizeof form, "--%s %s", own->name, value);
+    printf("      %-22s %s\n", form, own->help != NULL ? own->help : "");
+}
+
 static void help(const struct parse *parse)
 {
-    printf("usage: %s [options]\n\n", parse->program);
+    const rondo_option *words = words_of(parse);
+    printf("usage: %s [options]%s%s\n\n", parse->program, words != NULL ? " " : "",
+           words != NULL ? words->name : "");
+    if (words != NULL && words->help != NULL)
+        printf("%s\n\n", words->help);
     for (const rondo_option *own = parse->own; own != NULL && own->name != NULL; own++) {
-        char form[64];
-        const char *value = own->flag != NULL ? "" : own->values != NULL ? own->values : "VALUE";
-        snprintf(form, sizeof form, "--%s %s", own->name, value);
-        printf("      %-22s %s\n", form, own->help != NULL ? own->help : "");
+        if (own->words == NULL)
+            help_own(own);
     }
     const char *url = parse->first.url;
-    printf(common_help, url != NULL ? " (default " : "", url != NULL ? url : "", url != NULL ? ")" : "");
+    if (parse->is_server)
+        printf(server_help, url != NULL ? " (default " : "", url != NULL ? url : "", url != NULL ? ")" : "");
+    fputs(common_help, stdout);
 }
 
 static void take(struct parse *parse, int option, const char *value)
 {
     rondo_app *app = parse->app;
+    bool is_servers = option == 'l' || option == 's' || option == OPTION_BACKLOG || option == OPTION_MAX;
+    if (is_servers && !parse->is_server) {
+        usage(parse, "--listen, --shards, --backlog, --max-connections", NULL,
+              "are for servers, and this is none");
+        return;
+    }
     switch (option) {
     case 'l':
         take_listen(parse, value);
@@ -241,16 +269,35 @@ static unsigned own_count(const rondo_option *own)
     return count;
 }
 
+static void take_words(struct parse *parse, char **words, unsigned count)
+{
+    const rondo_option *own = words_of(parse);
+    char what[128];
+    if (own == NULL && count > 0) {
+        usage(parse, words[0], NULL, "an option is wanted, not a word alone");
+    } else if (own != NULL && count < own->least) {
+        snprintf(what, sizeof what, "%s is wanted", own->name);
+        usage(parse, "too few words", NULL, what);
+    } else if (own != NULL && own->most > 0 && count > own->most) {
+        snprintf(what, sizeof what, "it is too much: %s is wanted", own->name);
+        usage(parse, words[own->most], NULL, what);
+    } else if (own != NULL) {
+        *own->words = words;
+    }
+}
+
 int rondo_parse_options(rondo_app *app, int argc, char **argv, const rondo_option *own)
 {
     struct parse parse = { .app = app, .first = app->servers[0], .own = own, .status = GO_ON };
+    parse.is_server = app->servers[0].url != NULL || app->protocol != NULL;
     struct option options[COMMON_OPTIONS + OWN_OPTIONS_MAX + 1] = { 0 };
     const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
     parse.program = slash != NULL ? slash + 1 : argc > 0 ? argv[0] : "rondo";
     memcpy(options, common_options, sizeof common_options);
-    for (unsigned i = 0; i < own_count(own); i++)
-        options[COMMON_OPTIONS + i] =
-            (struct option){ own[i].name, own[i].flag == NULL, NULL, OPTION_OWN + (int)i };
+    for (unsigned i = 0, next = COMMON_OPTIONS; i < own_count(own); i++) {
+        if (own[i].words == NULL)
+            options[next++] = (struct option){ own[i].name, own[i].flag == NULL, NULL, OPTION_OWN + (int)i };
+    }
 
     const char *engine = getenv("RONDO_ENGINE");
     if (engine != NULL && *engine != '\0')
@@ -264,8 +311,8 @@ int rondo_parse_options(rondo_app *app, int argc, char **argv, const rondo_optio
         else
             take(&parse, option, optarg);
     }
-    if (parse.status == GO_ON && optind < argc)
-        usage(&parse, argv[optind], NULL, "an option is wanted, not a word alone");
+    if (parse.status == GO_ON)
+        take_words(&parse, argv + optind, (unsigned)(argc - optind));
     if (parse.listens > 0 && parse.listens < RONDO_SERVERS_MAX)
         app->servers[parse.listens].url = NULL; /* of those it came with, none is left */
     return parse.status;

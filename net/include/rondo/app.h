@@ -70,22 +70,25 @@ int rondo_run(const rondo_app *app);
  * Returns an exit status: 0, 1 for what failed at run time, 2 for wrong usage. */
 int rondo_main(int argc, char **argv, const rondo_protocol *protocol, const char *url);
 
-/* An option of the program's own, beside the common ones: --name VALUE; or --name alone, with a flag. */
+/* An option of the program's own, beside the common ones: --name VALUE; --name alone, with a flag; or words that are no options. */
 typedef struct rondo_option {
-    const char *name;   /* "receive"; NULL ends a list */
-    const char *values; /* those allowed, "data|buffer"; or NULL: any */
-    const char *help;   /* one line */
-    const char **value; /* set to the argument when the option is given; left alone when not */
-    bool *flag;         /* instead of it: there is no argument, and this is set to true */
+    const char *name;     /* "receive"; of words how usage shows them: "URL [MESSAGE...]". NULL ends a list */
+    const char *values;   /* those allowed, "data|buffer"; or NULL: any */
+    const char *help;     /* one line */
+    const char **value;   /* set to the argument when the option is given; left alone when not */
+    bool *flag;           /* instead of it: there is no argument, and this is set to true */
+    char ***words;        /* instead of both: set to the words, which end with NULL. One such entry at most */
+    unsigned least, most; /* so many words are wanted; most 0: any number */
 } rondo_option;
 
 /* rondo_main in two steps, for programs with options of their own: fill `app` from the command line.
  *
- *   app       the defaults; --listen replaces servers[]: each is as servers[0], but for its URL
+ *   app       the defaults; --listen replaces servers[]: each is as servers[0], but for its URL. With neither servers[0].url nor a
+ *             protocol it is no server, and there are no options for one
  *   options   the program's own, ended by a zeroed one; NULL: none
  *
- * Returns -1: go on with rondo_run; else the exit status to return (0 after --help and --version, which are
- * printed on stdout; 2 after wrong usage, which is said on stderr in a line naming the option). */
+ * The words of argv are moved behind its options. Returns -1: go on with rondo_run; else the exit status to return (0 after --help and
+ * --version, which are printed on stdout; 2 after wrong usage, which is said on stderr in a line naming the option). */
 int rondo_parse_options(rondo_app *app, int argc, char **argv, const rondo_option *options);
 
 /* The state of a connection's shard, or of a loop's: shard_size bytes; NULL when that is 0. Its own thread only. */

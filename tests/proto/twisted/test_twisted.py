@@ -1,4 +1,5 @@
-"""Twisted's own receivers as clients of ours: what they send comes back to them as they sent it.
+"""Twisted's own receivers as clients of ours, by endpoints and by a ClientFactory: what they send comes back to them as they sent it.
+And our client, at a server of theirs.
 
 Skipped, with a word, where Debian's python3-twisted is missing.
 """
@@ -9,7 +10,7 @@ import subprocess
 import sys
 
 try:
-    from twisted.internet import defer, endpoints, protocol, reactor, task
+    from twisted.internet import defer, endpoints, protocol, reactor, task, utils
     from twisted.protocols import basic
 except ImportError:
     print("skipped: no python3-twisted")
@@ -78,7 +79,76 @@ def talk(process_and_port, receiver, messages, send, received_name):
 
 
 @defer.inlineCallbacks
+def talk_by_a_factory(program, *options):
+    """Connects by a ClientFactory, which is told how the connection begins and ends, and that there is nobody later."""
+    process, port = serve(program, *options)
+    told, over = [], defer.Deferred()
+
+    class Client(basic.LineReceiver):
+        delimiter = b"\n"
+
+        def connectionMade(self):
+            self.sendLine(b"hello")
+
+        def lineReceived(self, line):
+            told.append(line)
+            self.transport.loseConnection()
+
+    class Factory(protocol.ClientFactory):
+        protocol = Client
+
+        def startedConnecting(self, connector):
+            told.append("started")
+
+        def clientConnectionLost(self, connector, reason):
+            told.append(f"lost: {reason.type.__name__}")
+            process.terminate()
+            process.communicate()
+            connector.connect()
+
+        def clientConnectionFailed(self, connector, reason):
+            told.append(f"failed: {reason.type.__name__}")
+            over.callback(None)
+
+    reactor.connectTCP("127.0.0.1", port, Factory())
+    yield over.addTimeout(PATIENCE, reactor)
+    wanted = ["started", b"hello", "lost: ConnectionDone", "started", "failed: ConnectionRefusedError"]
+    if told != wanted or process.returncode != 0:
+        raise AssertionError(f"{program} {options}: {told}, exit status {process.returncode}")
+    print(f"ClientFactory at {program} {' '.join(options)}")
+
+
+@defer.inlineCallbacks
+def be_a_server(api, receiver, words, wanted):
+    """A server of theirs, of any receiver of lines, and our client."""
+
+    class Line(receiver):
+        delimiter = b"\n"
+
+        def connectionMade(self):
+            self.sendLine(b"welcome")
+
+        def lineReceived(self, line):
+            self.sendLine(line.upper())
+
+    port = yield endpoints.TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(protocol.Factory.forProtocol(Line))
+    url = f"tcp://127.0.0.1:{port.getHost().port}"
+    got = yield utils.getProcessOutputAndValue(f"{BUILD}/apps/rondo-client", ["--api", api, url, *words], os.environ) \
+        .addTimeout(PATIENCE, reactor)
+    yield port.stopListening()
+    if got != (wanted, b"", 0):
+        raise AssertionError(f"{receiver.__name__}: our client by {api}: {got}")
+    print(f"rondo-client --api {api} at {receiver.__name__}")
+
+
+@defer.inlineCallbacks
 def main(_):
+    for options in (), ("--api", "stream"):
+        yield talk_by_a_factory("apps/rondo-line", *options)
+        yield talk_by_a_factory("apps/rondo-echo", *options)
+    for api in "protocol", "stream":
+        for receiver in basic.LineReceiver, basic.LineOnlyReceiver:
+            yield be_a_server(api, receiver, ["one", "two"], b"welcome\nONE\nTWO\n")
     for framing, receiver in RECEIVERS.items():
         yield talk(serve("tests/string_echo", "--framing", framing), receiver, strings_of(framing), "sendString",
                    "stringReceived")
@@ -87,7 +157,8 @@ def main(_):
         class Lines(receiver):
             delimiter = b"\n"
         Lines.__name__ = receiver.__name__
-        yield talk(serve("apps/rondo-line"), Lines, lines, "sendLine", "lineReceived")
+        for options in (), ("--api", "stream"):
+            yield talk(serve("apps/rondo-line", *options), Lines, lines, "sendLine", "lineReceived")
 
 
 task.react(main)
