@@ -2,7 +2,7 @@
 
 #include "core/memory.h"
 
-static struct flow *flow_of(rondo_transport *t)
+struct flow *flow_of(rondo_transport *t)
 {
     if (t->flow != NULL)
         return t->flow;
@@ -73,9 +73,9 @@ void flow_drop_waiting(rondo_transport *t)
 void flow_let_go(rondo_transport *t)
 {
     const struct flow *flow = t->flow;
-    bool is_needed =
-        flow != NULL && (flow_waiting_bytes(t) > 0 || flow->high_water_bytes != HIGH_WATER_BYTES ||
-                         flow->low_water_bytes != LOW_WATER_BYTES);
+    bool is_needed = flow != NULL &&
+                     (flow_waiting_bytes(t) > 0 || flow->producer != NULL ||
+                      flow->high_water_bytes != HIGH_WATER_BYTES || flow->low_water_bytes != LOW_WATER_BYTES);
     if (!is_needed)
         flow_free(t);
 }

@@ -1,5 +1,5 @@
-/* Flow control out of the ordinary, for the few transports that need it: limits of their own, and what was received while
- * reading is paused. It is made when first needed, and goes when it no longer is. */
+/* Flow control out of the ordinary, for the few transports that need it: limits of their own, what was received while
+ * reading is paused, and a producer. It is made when first needed, and goes when it no longer is. */
 #ifndef RONDO_NET_FLOW_H
 #define RONDO_NET_FLOW_H
 
@@ -16,7 +16,14 @@ struct flow {
     size_t high_water_bytes, low_water_bytes;
     struct byte_queue inbox; /* received, but not delivered: reading is paused */
     size_t direct_waits;     /* bytes in the memory that get_buffer gave, not delivered: reading is paused */
+    struct rondo_producer *producer;
+    bool is_streaming; /* the producer writes by itself */
+    bool is_paused;    /* and has been told not to */
+    bool is_asked;     /* else: it has been pulled, and not written since */
 };
+
+/* Made when it isn't there. NULL: no memory. */
+struct flow *flow_of(rondo_transport *t);
 
 static inline size_t flow_high_water_bytes(const rondo_transport *t)
 {

@@ -9,6 +9,7 @@
 
 #include "net/flow.h"
 #include "net/items.h"
+#include "net/producer.h"
 
 #define SEND_BYTES_MAX (1u << 30) /* of one send: the kernel takes no more than about twice that */
 
@@ -21,7 +22,7 @@ static struct buffers *buffers_of(rondo_transport *t)
 
 bool send_is_allowed(const rondo_transport *t)
 {
-    return t->state <= HALF_CLOSED && !t->write_eof;
+    return (t->state <= HALF_CLOSED && !t->write_eof) || (t->state <= FLUSHING && producer_is_there(t));
 }
 
 bool transport_output_is_sent(const rondo_transport *t)
@@ -100,13 +101,15 @@ static size_t send_at_once(rondo_transport *t, rondo_bytes more)
 static void check_high_water(rondo_transport *t)
 {
     if (!t->over_high_water && t->output.size > flow_high_water_bytes(t) &&
-        transport_protocol(t)->pause_writing != NULL)
+        (transport_protocol(t)->pause_writing != NULL || producer_is_there(t)))
         send_at_once(t, (rondo_bytes){ 0 });
     if (t->over_high_water || t->output.size <= flow_high_water_bytes(t) || transport_is_ending(t))
         return;
     t->over_high_water = true;
     if (transport_protocol(t)->pause_writing != NULL)
         transport_protocol(t)->pause_writing(t);
+    if (!transport_is_ending(t))
+        producer_pause(t);
 }
 
 static void check_low_water(rondo_transport *t)
@@ -116,6 +119,8 @@ static void check_low_water(rondo_transport *t)
     t->over_high_water = false;
     if (transport_protocol(t)->pause_writing != NULL && transport_protocol(t)->resume_writing != NULL)
         transport_protocol(t)->resume_writing(t);
+    if (!t->over_high_water && !transport_is_ending(t))
+        producer_resume(t);
 }
 
 int rondo_set_write_buffer_limits(rondo_transport *t, size_t high_bytes, size_t low_bytes)
@@ -170,6 +175,7 @@ static bool put_static(rondo_transport *t, rondo_bytes data)
 static void queued(rondo_transport *t, bool has_memory)
 {
     transport_mark(t);
+    producer_wrote(t);
     if (has_memory) {
         check_high_water(t);
         return;
@@ -288,7 +294,7 @@ unsigned send_slices(rondo_transport *t, size_t limit, struct iovec *slices, uns
 /* Does nothing follow on it: neither more to be sent, nor an end, nor anybody who waits for room? */
 static bool nobody_waits(const rondo_transport *t)
 {
-    return t->state <= HALF_CLOSED && !t->write_eof && !t->over_high_water &&
+    return t->state <= HALF_CLOSED && !t->write_eof && !t->over_high_water && !producer_is_there(t) &&
            t->send_size == t->output.size && t->items == NULL;
 }
 
@@ -313,12 +319,16 @@ void send_settle(rondo_transport *t)
         engine_expect(t->loop->engine, &t->send); /* whoever marked us waits for its end */
         return;
     }
+    if (transport_output_is_sent(t))
+        producer_pull(t);
+    if (transport_is_ending(t) || t->send.in_kernel)
+        return;
     struct item *due = items_due(t);
     if (due != NULL && due->kind == ITEM_FILE)
         file_settle(t, due);
     else if (!byte_queue_is_empty(&t->output))
         due == NULL ? send_arm(t) : descriptors_arm(t);
-    else if (t->write_eof)
+    else if (t->write_eof && !producer_is_there(t))
         send_half_close(t);
 }
 

@@ -3,7 +3,7 @@
  *   from                     event                                                   to
  *   OPEN                     peer's EOF, and eof_received returned true              HALF_CLOSED
  *   OPEN, HALF_CLOSED        rondo_close; in OPEN also the peer's EOF                FLUSHING
- *   FLUSHING                 output sent                                             JOINING
+ *   FLUSHING                 output sent, and no producer is left                    JOINING
  *   OPEN … FLUSHING          rondo_abort; a receive or send error; idle; cancelled   JOINING
  *   JOINING                  the kernel holds nothing of the protocol's:
  *                            connection_lost; then, in order and no EOF seen yet     LINGERING
@@ -41,6 +41,7 @@
 #include "net/flow.h"
 #include "net/items.h"
 #include "net/message.h"
+#include "net/producer.h"
 
 /* What an idle connection weighs, with the next class of the allocator: 192. More is made on demand: struct flow, struct
  * watch, struct later_state, items, a message. perf/memory measures it. */
@@ -239,7 +240,7 @@ static void settle(rondo_transport *t)
     case FLUSHING:
         flow_drop_waiting(t); /* nobody will take it */
         send_settle(t);
-        if (t->state == FLUSHING && !transport_output_is_sent(t)) {
+        if (t->state == FLUSHING && (!transport_output_is_sent(t) || producer_is_there(t))) {
             receive_discard(t);
             return;
         }
@@ -287,6 +288,7 @@ static void join(rondo_transport *t)
 static void lose(rondo_transport *t)
 {
     t->lost = true;
+    producer_stop(t);
     items_clear(t);
     receive_free_message(t);
     byte_queue_clear(&t->output, segments_of(t));

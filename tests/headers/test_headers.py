@@ -37,7 +37,7 @@ def header_examples(header):
     code = "\n".join(line[5:] for line in top.splitlines() if re.match(r" \*   ", line) or line == " *")
     if "static const rondo" not in code and "int main(" not in code:  # a fragment
         return None
-    code = "#include <rondo/rondo.h>\n" + code
+    code = "#include <stdio.h>\n#include <rondo/rondo.h>\n" + code
     if "... " in code:
         code = code.replace("... ", "int main(int argc, char **argv) { return ") + "}\n"
     return code
@@ -88,7 +88,7 @@ class Headers(unittest.TestCase):
     def test_header_examples_compile(self):
         examples = {header: header_examples(header) for header in HEADERS}
         found = {header.name for header, code in examples.items() if code}
-        self.assertEqual(found, {"app.h", "client.h", "line.h", "stream.h", "strings.h", "task.h", "testing.h"})
+        self.assertEqual(found, {"app.h", "client.h", "line.h", "producer.h", "stream.h", "strings.h", "task.h", "testing.h"})
         for header, code in examples.items():
             if code:
                 self.each(C, "c", code, ["-std=gnu11", *PUBLIC], header)

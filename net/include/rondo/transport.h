@@ -71,7 +71,8 @@ rondo_loop *rondo_get_loop(rondo_transport *t);
  *   data   any size; 0 bytes do nothing. Bytes just lent to data_received are sent from where they are,
  *          others are copied: in both cases yours again when this returns.
  *
- * After rondo_close or rondo_abort it does nothing (asyncio still takes bytes while others are queued); after
+ * After rondo_close or rondo_abort it does nothing (asyncio still takes bytes while others are queued; rondo, while there is a
+ * producer: <rondo/producer.h>); after
  * rondo_write_eof it warns once in the log (asyncio raises). May call pause_writing, but only when the kernel, asked at
  * once, doesn't take what is above the high-water mark. Its type is that of data_received: an echo is
  * { .data_received = rondo_write }. */

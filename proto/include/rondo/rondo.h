@@ -8,6 +8,7 @@
 #include <rondo/line.h>
 #include <rondo/log.h>
 #include <rondo/loop.h>
+#include <rondo/producer.h>
 #include <rondo/protocol.h>
 #include <rondo/server.h>
 #include <rondo/stream.h>
