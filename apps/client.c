@@ -238,11 +238,14 @@ int main(int argc, char **argv)
         { .name = "raw", .help = "send messages as they are, not as lines", .flag = &is_raw },
         { 0 },
     };
-    rondo_app app = { .shards = 1, .shard_stop = shard_stop, .log_level = RONDO_LOG_WARNING };
+    rondo_app app = {
+        .shards = 1, .shard_start = start_callbacks, .shard_stop = shard_stop, .log_level = RONDO_LOG_WARNING
+    };
     int status = rondo_parse_options(&app, argc, argv, options);
     if (status >= 0)
         return status;
     is_stream = strcmp(api, "stream") == 0;
-    app.shard_start = is_stream ? start_tasks : start_callbacks;
+    if (is_stream)
+        app.shard_start = start_tasks;
     return rondo_run(&app) < 0 || has_failed;
 }

@@ -289,7 +289,7 @@ static void take_words(struct parse *parse, char **words, unsigned count)
 int rondo_parse_options(rondo_app *app, int argc, char **argv, const rondo_option *own)
 {
     struct parse parse = { .app = app, .first = app->servers[0], .own = own, .status = GO_ON };
-    parse.is_server = app->servers[0].url != NULL || app->protocol != NULL;
+    parse.is_server = app->servers[0].url != NULL || app->protocol != NULL || app->shard_start == NULL;
     struct option options[COMMON_OPTIONS + OWN_OPTIONS_MAX + 1] = { 0 };
     const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
     parse.program = slash != NULL ? slash + 1 : argc > 0 ? argv[0] : "rondo";

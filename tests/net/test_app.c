@@ -596,6 +596,55 @@ Test(app, help_of_a_program_without_a_server_names_none, .init = cr_redirect_std
     cr_assert_not_null(strstr(text, "unix:///path[?mode=0660]"));
 }
 
+static int start_nothing(rondo_loop *loop)
+{
+    (void)loop;
+    return 0;
+}
+
+Test(app, a_program_that_is_no_server_has_no_options_for_one, .init = cr_redirect_stdout)
+{
+    char *argv[] = { "program", "--help", NULL },
+         *listening[] = { "program", "-l", "tcp://127.0.0.1:1", NULL };
+    rondo_app app = { .shard_start = start_nothing };
+    cr_assert(eq(int, rondo_parse_options(&app, 2, argv, NULL), 0));
+    fflush(stdout);
+    char text[8192] = "";
+    cr_assert_gt(fread(text, 1, sizeof text - 1, cr_get_redirected_stdout()), 0);
+    cr_assert_null(strstr(text, "--listen"));
+    cr_assert_not_null(strstr(text, "--engine"));
+    cr_assert(eq(int, rondo_parse_options(&app, 3, listening, NULL), 2));
+    cr_assert_null(app.servers[0].url);
+}
+
+Test(app, words_that_are_no_options)
+{
+    char **words = NULL;
+    const char *value = NULL;
+    bool flag = false;
+    const rondo_option options[] = {
+        { .name = "FROM TO", .words = &words, .least = 1, .most = 2 },
+        { .name = "value", .value = &value },
+        { .name = "flag", .flag = &flag },
+        { 0 },
+    };
+    rondo_app app = { 0 };
+    char *mixed[] = { "program", "one", "--value", "v", "two", "--flag", NULL };
+    cr_assert(eq(int, rondo_parse_options(&app, 6, mixed, options), -1));
+    cr_assert(eq(str, words[0], "one"));
+    cr_assert(eq(str, words[1], "two"));
+    cr_assert_null(words[2]);
+    cr_assert(eq(str, (char *)value, "v"));
+    cr_assert(flag);
+    char *none[] = { "program", "--flag", NULL };
+    cr_assert(eq(int, rondo_parse_options(&app, 2, none, options), 2));
+    char *many[] = { "program", "one", "two", "three", NULL };
+    cr_assert(eq(int, rondo_parse_options(&app, 4, many, options), 2));
+    char *behind[] = { "program", "--", "--value", NULL };
+    cr_assert(eq(int, rondo_parse_options(&app, 3, behind, options), -1));
+    cr_assert(eq(str, words[0], "--value"));
+}
+
 Test(app, wrong_usage_is_said_and_is_exit_status_2)
 {
     const char *wrong[] = {

@@ -83,8 +83,8 @@ typedef struct rondo_option {
 
 /* rondo_main in two steps, for programs with options of their own: fill `app` from the command line.
  *
- *   app       the defaults; --listen replaces servers[]: each is as servers[0], but for its URL. With neither servers[0].url nor a
- *             protocol it is no server, and there are no options for one
+ *   app       the defaults; --listen replaces servers[]: each is as servers[0], but for its URL. With a shard_start,
+ *             and neither servers[0].url nor a protocol, it is no server, and there are no options for one
  *   options   the program's own, ended by a zeroed one; NULL: none
  *
  * The words of argv are moved behind its options. Returns -1: go on with rondo_run; else the exit status to return (0 after --help and
