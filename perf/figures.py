@@ -62,7 +62,8 @@ def _wanted(load):
 def _of_idle(result):
     bytes_each = {name: statistics.median(values) for name, values in result["bytes"].items()}
     mine = bytes_each.get("rondo")
-    figures = [_figure("idle", "resident bytes of a connection", 256, mine)]
+    figures = [_figure("idle", "resident bytes of a connection", 256, mine),
+               _figure("idle", "resident bytes of one with a handler", 6144, bytes_each.get("rondo-stream"))]
     return figures + [_figure("idle", f"bytes, to {name}'s {theirs:.0f}", theirs, mine)
                       for name, theirs in bytes_each.items() if name in LIBRARIES and theirs > 270]
 
@@ -99,8 +100,13 @@ def judge(results):
             figures += _of_shards(result)
         elif result["kind"] == "greedy":
             figures += _of_greedy(result)
+        elif result["kind"] == "switch":
+            figures += [_figure("switch", f"ns, {count}", 30, statistics.median(values))
+                        for count, values in result["switch_ns"].items() if count in ("1 in turn", "50 in turn")]
         else:
             figures += _against(results, load, _wanted(load))
+        if load == "lines16":
+            figures.append(_figure(load, "a handler's CPU to callbacks", 1.35, median_ratio(result, "rondo-stream", "rondo")))
         if load in PINGPONG and load.startswith("pp64"):
             figures.append(_figure(load, "tax, ns", 200, tax_ns(result)))
         if load == "open150k":

@@ -11,7 +11,7 @@ class Load:
     arguments: tuple = ()
     lines: bool = False  # servers answer line by line
     unix: bool = False
-    kind: str = "cpu"  # cpu: server CPU for each request; idle, greedy, shards: see compare
+    kind: str = "cpu"  # cpu: server CPU for each request; idle, greedy, shards, switch: see compare
     longer: int = 1  # so many times as long as others, also to warm up: each connection must get its turns
 
     def paced(self):
@@ -45,6 +45,7 @@ LOADS = [
     Load("idle", "memory", "idle", ("--connections", "9900", "--active", "16"), kind="idle"),
     Load("greedy", "greedy", "pingpong", ("--connections", "50"), kind="greedy"),
     Load("two-shards", "shards", "pingpong", ("--connections", "50"), kind="shards"),
+    Load("switch", "switch", "", kind="switch"),
 ]
 
 BY_NAME = {load.name: load for load in LOADS}

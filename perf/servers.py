@@ -35,12 +35,12 @@ class Server:
         return self._command(load, path, threads)
 
 
-def _rondo(build):
+def _rondo(build, name, *options):
     def command(load, path, threads):
         program = build / "apps" / ("rondo-line" if load.lines else "rondo-echo")
         url = f"unix://{path}" if load.unix else "tcp://127.0.0.1:0"
-        return [str(program), "--shards", str(threads), "--listen", url]
-    return Server("rondo", command)
+        return [str(program), "--shards", str(threads), "--listen", url, *options]
+    return Server(name, command)
 
 
 def _ceiling(build, name, switches_of):
@@ -59,7 +59,8 @@ def _peer(peer):
 
 
 def all_servers(build):
-    own = [_rondo(build),
+    own = [_rondo(build, "rondo"),
+           _rondo(build, "rondo-stream", "--api", "stream"),
            _ceiling(build, "best", lambda load: BEST.get(load.name, RECEIVE)),
            _ceiling(build, "ceiling", lambda load: ())]
     return own + [_peer(peer) for peer in peers.available(build)]

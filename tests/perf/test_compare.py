@@ -100,6 +100,12 @@ class Judgement(unittest.TestCase):
         idle = {"kind": "idle", "bytes": {"rondo": [195, 196], "libuv": [318], "epoll": [80]}}
         self.assertEqual({name: holds for name, (_, holds) in judged("idle", idle).items()},
                          {"resident bytes of a connection": True, "bytes, to libuv's 318": True})
+        idle["bytes"]["rondo-stream"] = [7000]
+        self.assertEqual(judged("idle", idle)["resident bytes of one with a handler"], (7000, False))
+        switch = {"kind": "switch", "switch_ns": {"1 in turn": [3.0], "50 in turn": [31.0], "10000 in turn": [60.0]}}
+        self.assertEqual(judged("switch", switch), {"ns, 1 in turn": (3.0, True), "ns, 50 in turn": (31.0, False)})
+        lines = result(**{"rondo": [100] * 6, "rondo-stream": [136] * 6})
+        self.assertEqual(judged("lines16", lines)["a handler's CPU to callbacks"], (1.36, False))
         shards = {"kind": "shards", "gain": {"rondo": [1.8], "best": [1.9]}, "rate": {"rondo": [10], "best": [11], "epoll": [9]}}
         gained = judged("two-shards", shards)
         self.assertFalse(gained["gain, to best's"][1])
