@@ -5,23 +5,7 @@
 #include <sys/mman.h>
 
 #include "core/memory.h"
-
-#if defined(__SANITIZE_ADDRESS__)
-#define POISONS 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define POISONS 1
-#endif
-#endif
-
-#ifdef POISONS
-#include <sanitizer/asan_interface.h>
-#define poison(memory, size)   ASAN_POISON_MEMORY_REGION(memory, size)
-#define unpoison(memory, size) ASAN_UNPOISON_MEMORY_REGION(memory, size)
-#else
-#define poison(memory, size)   ((void)0)
-#define unpoison(memory, size) ((void)0)
-#endif
+#include "core/sanitizers.h"
 
 /* Buffers a power of two apart are found without a division, but would all begin in the same few sets of the caches:
  * 64-byte messages in a thousand of them would evict one another from a cache that is nearly empty. So each begins

@@ -12,18 +12,10 @@
 
 #include "core/switch.h"
 
-#if defined __has_feature
-#if __has_feature(address_sanitizer)
-#define __SANITIZE_ADDRESS__
-#endif
-#if __has_feature(thread_sanitizer)
-#define __SANITIZE_THREAD__
-#endif
-#endif
-#ifdef __SANITIZE_ADDRESS__
+#ifdef WITH_ASAN
 #include <sanitizer/common_interface_defs.h>
 #endif
-#ifdef __SANITIZE_THREAD__
+#ifdef WITH_TSAN
 #include <sanitizer/tsan_interface.h>
 #endif
 
@@ -41,86 +33,77 @@ struct coroutine *coroutine_running(void)
 
 /* ---- what the sanitizers want to know ----------------------------------------------------------------------- */
 
-#ifdef __SANITIZE_ADDRESS__
+#ifdef WITH_ASAN
 
-static void leave(void **fake_stack, const void *low, size_t size_bytes)
+/* fake_stack: where that of this coroutine is kept. NULL: it goes, since the coroutine is over. */
+static void leave_for(const struct stack *stack, void **fake_stack)
 {
-    __sanitizer_start_switch_fiber(fake_stack, low, size_bytes);
+    __sanitizer_start_switch_fiber(fake_stack, stack->low, stack->size_bytes);
 }
 
-static void arrive(void *fake_stack, const void **low, size_t *size_bytes)
+static void arrive(void *fake_stack)
 {
-    __sanitizer_finish_switch_fiber(fake_stack, low, size_bytes);
+    __sanitizer_finish_switch_fiber(fake_stack, NULL, NULL);
 }
+
+static void arrive_from_resumer(struct coroutine *c, void *fake_stack)
+{
+    const void *low;
+    __sanitizer_finish_switch_fiber(fake_stack, &low, &c->resumers.size_bytes);
+    c->resumers.low = (char *)low;
+}
+
+#define FAKE_STACK(c)       (&(c)->fake_stack)
+#define STACK_OF_RESUMER(c) (&(c)->resumers)
 
 #else
 
-static inline void leave(void **fake_stack, const void *low, size_t size_bytes)
-{
-    (void)fake_stack, (void)low, (void)size_bytes;
-}
-
-static inline void arrive(void *fake_stack, const void **low, size_t *size_bytes)
-{
-    (void)fake_stack, (void)low, (void)size_bytes;
-}
+#define leave_for(stack, fake_stack)       ((void)(fake_stack))
+#define arrive(fake_stack)                 ((void)0)
+#define arrive_from_resumer(c, fake_stack) ((void)0)
+#define FAKE_STACK(c)                      NULL
 
 #endif
-
-#ifdef __SANITIZE_THREAD__
-
-static void fiber_new(struct coroutine *c)
-{
-    c->fiber = __tsan_create_fiber(0);
-}
-
-static void fiber_free(struct coroutine *c)
-{
-    __tsan_destroy_fiber(c->fiber);
-}
-
-static void fiber_resume(struct coroutine *c)
-{
-    c->resumer_fiber = __tsan_get_current_fiber();
-    __tsan_switch_to_fiber(c->fiber, 0);
-}
-
-static void fiber_suspend(struct coroutine *c)
-{
-    __tsan_switch_to_fiber(c->resumer_fiber, 0);
-}
-
-#else
 
 static inline void fiber_new(struct coroutine *c)
 {
     (void)c;
+#ifdef WITH_TSAN
+    c->fiber = __tsan_create_fiber(0);
+#endif
 }
 
 static inline void fiber_free(struct coroutine *c)
 {
     (void)c;
+#ifdef WITH_TSAN
+    __tsan_destroy_fiber(c->fiber);
+#endif
 }
 
 static inline void fiber_resume(struct coroutine *c)
 {
     (void)c;
+#ifdef WITH_TSAN
+    c->resumers_fiber = __tsan_get_current_fiber();
+    __tsan_switch_to_fiber(c->fiber, 0);
+#endif
 }
 
 static inline void fiber_suspend(struct coroutine *c)
 {
     (void)c;
-}
-
+#ifdef WITH_TSAN
+    __tsan_switch_to_fiber(c->resumers_fiber, 0);
 #endif
+}
 
 /* ---- switching -------------------------------------------------------------------------------------------- */
 
-/* Its fake frames go with it, when it is over. */
 static void leave_for_resumer(struct coroutine *c, void **fake_stack)
 {
     running = c->resumer;
-    leave(fake_stack, c->resumer_low, c->resumer_bytes);
+    leave_for(STACK_OF_RESUMER(c), fake_stack);
     fiber_suspend(c);
     switch_stacks(&c->place);
 }
@@ -128,8 +111,8 @@ static void leave_for_resumer(struct coroutine *c, void **fake_stack)
 void coroutine_suspend(struct coroutine *c)
 {
     assert(running == c);
-    leave_for_resumer(c, &c->fake_stack);
-    arrive(c->fake_stack, &c->resumer_low, &c->resumer_bytes);
+    leave_for_resumer(c, FAKE_STACK(c));
+    arrive_from_resumer(c, c->fake_stack);
 }
 
 void coroutine_resume(struct coroutine *c)
@@ -138,16 +121,16 @@ void coroutine_resume(struct coroutine *c)
     assert(!c->is_over && running != c);
     c->resumer = running;
     running = c;
-    leave(&fake_stack, c->stack.low, c->stack.size_bytes);
+    leave_for(&c->stack, &fake_stack);
     fiber_resume(c);
     switch_stacks(&c->place);
-    arrive(fake_stack, NULL, NULL);
+    arrive(fake_stack);
 }
 
 static void begin(void *argument)
 {
     struct coroutine *c = argument;
-    arrive(NULL, &c->resumer_low, &c->resumer_bytes);
+    arrive_from_resumer(c, NULL);
     c->run(c);
     c->is_over = true;
     leave_for_resumer(c, NULL);

@@ -15,20 +15,24 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "core/sanitizers.h"
 #include "core/stack.h"
 
 struct coroutine {
-    void *place; /* where it goes on; while it runs, where who resumed it does */
+    void *place;               /* where it goes on; while it runs, where who resumed it does */
+    struct coroutine *resumer; /* the coroutine that resumed it; NULL: no coroutine */
+    bool is_over;              /* run has returned */
     void (*run)(struct coroutine *coroutine);
     const char *name; /* for the line about an overflow */
     struct stack stack;
-    struct coroutine *resumer; /* the coroutine that resumed it; NULL: no coroutine */
-    bool is_over;              /* run has returned */
 
-    /* What the sanitizers want to know of a switch. */
-    void *fake_stack, *fiber, *resumer_fiber;
-    const void *resumer_low;
-    size_t resumer_bytes;
+#ifdef WITH_ASAN
+    void *fake_stack;
+    struct stack resumers;
+#endif
+#ifdef WITH_TSAN
+    void *fiber, *resumers_fiber;
+#endif
 };
 
 /* Make one, to begin with the first coroutine_resume.

@@ -4,17 +4,7 @@
 #include <sys/mman.h>
 
 #include "core/kernel.h"
-
-#if defined __SANITIZE_ADDRESS__
-#include <sanitizer/asan_interface.h>
-#elif defined __has_feature
-#if __has_feature(address_sanitizer)
-#include <sanitizer/asan_interface.h>
-#endif
-#endif
-#ifndef ASAN_UNPOISON_MEMORY_REGION
-#define ASAN_UNPOISON_MEMORY_REGION(address, size) ((void)(address), (void)(size))
-#endif
+#include "core/sanitizers.h"
 
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102 /* Linux 6.13 */
@@ -95,7 +85,7 @@ int stack_take(struct stacks *stacks, size_t size_bytes, struct stack *stack)
 void stack_put(struct stacks *stacks, const struct stack *stack)
 {
     /* Frames that were left for good have not cleared the shadow of what lay between their variables. */
-    ASAN_UNPOISON_MEMORY_REGION(stack->low, stack->size_bytes);
+    unpoison(stack->low, stack->size_bytes);
     if (stacks->spare_count == STACK_SPARE_MAX) {
         unmap(stack);
         return;

@@ -13,20 +13,22 @@
 #include "proto/read_buffer.h"
 
 struct rondo_stream {
+    /* Two cache lines: what reading and writing touch. */
     rondo_transport *t; /* NULL: lost, or another protocol's */
     rondo_loop *loop;
-    rondo_task *handler; /* NULL: it was opened */
     struct read_buffer input;
     const void *kept_buffer; /* of the shard, in which the slice lies that was given last; NULL: in none */
     size_t limit;
-    rondo_task *reader;        /* waits for input; NULL: nobody */
-    struct rondo_link waiters; /* tasks that wait for room in the output, or for the end */
-    int error;                 /* what the connection broke with */
-    bool at_end;               /* the input has ended */
-    bool is_drained;           /* the server drains, and no more will come */
-    bool reading_paused;       /* too much is unread */
+    rondo_task *reader;  /* waits for input; NULL: nobody */
+    int error;           /* what the connection broke with */
+    bool is_reading;     /* a task is inside of a call that reads */
+    bool at_end;         /* the input has ended */
+    bool is_drained;     /* the server drains, and no more will come */
+    bool reading_paused; /* too much is unread */
     bool writing_paused;
-    bool is_reading; /* a task is inside of a call that reads */
+
+    rondo_task *handler;       /* NULL: it was opened */
+    struct rondo_link waiters; /* tasks that wait for room in the output, or for the end */
     struct task_belonging belonging;
     void (*client_connected)(rondo_stream *s);
 };
