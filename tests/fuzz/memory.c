@@ -3,6 +3,11 @@
 
 #include <stdlib.h>
 
+void *memory_alloc(size_t size)
+{
+    return malloc(size);
+}
+
 void *memory_resize(void *memory, size_t size)
 {
     return realloc(memory, size);
