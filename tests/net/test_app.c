@@ -12,9 +12,11 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <rondo/app.h>
+#include <rondo/task.h>
 #include <rondo/transport.h>
 
 #include "support/abstract.h"
@@ -704,4 +706,49 @@ Test(app, help_shows_every_option, .init = cr_redirect_stdout)
                               "--help",         "--version",         "--colour red|blue", "(rondo)" };
     for (size_t i = 0; i < sizeof options / sizeof *options; i++)
         cr_assert_not_null(strstr(text, options[i]), "%s is missing", options[i]);
+}
+
+/* ---- a stack that overflows ------------------------------------------------------------------------------- */
+
+__attribute__((noinline)) static unsigned dig(unsigned depth)
+{
+    volatile char frame[512];
+    frame[0] = (char)depth;
+    return depth == 0 ? 0 : dig(depth - 1) + (unsigned)frame[0] * 0 + 1;
+}
+
+static int dig_deep(void *argument)
+{
+    (void)argument;
+    return (int)dig(1000000);
+}
+
+static int start_digging(rondo_loop *loop)
+{
+    const rondo_task_options options = { .run = dig_deep, .name = "the digging one", .stack_size = 100000 };
+    return rondo_shard_index(loop) == 1 ? rondo_create_task(loop, &options, NULL) : 0;
+}
+
+Test(app, a_task_whose_stack_overflows_is_named_and_ends_the_process)
+{
+    int ends[2], status;
+    char said[1000] = "";
+    cr_assert(zero(int, pipe(ends)));
+    pid_t child = fork();
+    if (child == 0) {
+        setrlimit(RLIMIT_CORE, &(struct rlimit){ 0, 0 });
+        signal(SIGSEGV, SIG_DFL); /* of the sanitizer, or of the test framework */
+        dup2(ends[1], STDERR_FILENO);
+        rondo_run(&(rondo_app){ .shards = 2, .shard_start = start_digging });
+        _exit(4);
+    }
+    close(ends[1]);
+    for (ssize_t size = 0, more; (more = read(ends[0], said + size, sizeof said - 1 - (size_t)size)) > 0;)
+        size += more;
+    close(ends[0]);
+    cr_assert(eq(int, waitpid(child, &status, 0), child));
+    cr_assert_neq(WIFSIGNALED(status), 0);
+    cr_assert(eq(int, WTERMSIG(status), SIGSEGV));
+    cr_assert_not_null(
+        strstr(said, "error: the digging one: its stack has overflown: give it more (stack_size)"));
 }

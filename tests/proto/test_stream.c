@@ -837,3 +837,27 @@ Test(stream, the_connection_of_one_that_does_not_return_is_aborted)
     said[0] = '\0';
     rondo_test_close(test);
 }
+
+/* ---- many ------------------------------------------------------------------------------------------------------------------ */
+
+Test(stream, ten_thousand_handlers_at_once)
+{
+    enum { MANY = 10000 };
+    static rondo_test_peer *peers[MANY];
+    test = rondo_test_open(NULL);
+    for (unsigned i = 0; i < MANY; i++)
+        peers[i] = rondo_test_connect(test, &line_echo.protocol);
+    cr_assert(eq(uint, tasks_count(rondo_test_loop(test)), MANY));
+    for (unsigned i = 0; i < MANY; i += 97) {
+        peer = peers[i];
+        feed("one of many\n");
+        expect_written("one of many\n");
+    }
+    said[0] = '\0';
+    stop();
+    rondo_test_advance(test, 1000); /* for those who have just come */
+    cr_assert(zero(uint, tasks_count(rondo_test_loop(test))));
+    for (unsigned i = 0; i < MANY; i++)
+        cr_assert(rondo_test_sees_eof(peers[i]));
+    over();
+}
