@@ -2,8 +2,9 @@
  *
  *   coroutine_new ---------------> [ coroutine_resume -> runs -> coroutine_suspend ]* -> run returns -> coroutine_free
  *
- * They stand alone: this file, core/stack and core/switch need nothing of rondo's but a log line at an overflow. Who resumes
- * one goes on when it suspends, or returns; a coroutine may resume another one. Nothing is a system call but the making of new stacks.
+ * They stand alone: this file, core/stack and core/switch need nothing of rondo's but a log line at an overflow. Who
+ * resumes one goes on when it suspends, or returns; a coroutine may resume another one. Nothing is a system call but
+ * the making of new stacks.
  *
  * A coroutine lies at the top of its own stack, with what its user wants to keep beside it, so one that waits weighs the
  * pages that it has touched: usually one.
@@ -46,8 +47,8 @@ struct coroutine {
 int coroutine_new(struct coroutine **coroutine, struct stacks *stacks, size_t stack_bytes, size_t size,
                   void (*run)(struct coroutine *coroutine));
 
-/* Its stack goes back, whether it is over or not: it never runs again, and what its functions wanted to do is not done. It may not
- * be running (asserted). */
+/* Its stack goes back, whether it is over or not: it never runs again, and what its functions wanted to do is not done.
+ * It may not be running (asserted). */
 void coroutine_free(struct coroutine *coroutine, struct stacks *stacks);
 
 /* Let it run until it suspends itself, or is over. */
@@ -59,11 +60,12 @@ void coroutine_suspend(struct coroutine *coroutine);
 /* The one that runs on this thread; NULL: none. */
 struct coroutine *coroutine_running(void);
 
-/* From now on, in this process, an overflow of a coroutine's stack is said on stderr before SIGSEGV ends the process as it would have
- * anyway. Not where somebody else handles SIGSEGV: a program, or a sanitizer. */
+/* From now on, in this process, an overflow of a coroutine's stack is said on stderr before SIGSEGV ends the process as
+ * it would have anyway. Not where somebody else handles SIGSEGV: a program, or a sanitizer. */
 void coroutine_watch_overflows(void);
 
-/* For that handler each thread needs a stack that isn't the one that has overflown. Returns 0 or -ENOMEM; undone by _end. */
+/* For that handler each thread needs a stack that isn't the one that has overflown. Returns 0 or -ENOMEM; undone by
+ * _end. */
 int coroutine_begin_thread(void);
 void coroutine_end_thread(void);
 

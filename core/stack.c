@@ -42,8 +42,8 @@ static int guard(const struct stacks *stacks, char *mapping)
     return mprotect(mapping, STACK_GUARD_BYTES, PROT_NONE);
 }
 
-/* MAP_STACK: on Linux since 6.7 no huge page, which would be the memory of 16 stacks at the first touch of one. Before, guards
- * split mappings, so that none is large enough for one. */
+/* MAP_STACK: on Linux since 6.7 no huge page, which would be the memory of 16 stacks at the first touch of one. Before,
+ * guards split mappings, so that none is large enough for one. */
 static int map(const struct stacks *stacks, size_t size_bytes, struct stack *stack)
 {
     char *mapping = mmap(NULL, STACK_GUARD_BYTES + size_bytes, PROT_READ | PROT_WRITE,

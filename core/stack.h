@@ -4,8 +4,8 @@
  *   |  guard, 64 KiB           |  size_bytes                        |
  *   nobody may touch it           grows downwards; pages that were never touched take no memory
  *
- * What overflows runs into the guard, and the process ends by SIGSEGV. A function whose frame is larger than the guard may jump over
- * it, unless it was compiled with -fstack-clash-protection. */
+ * What overflows runs into the guard, and the process ends by SIGSEGV. A function whose frame is larger than the guard
+ * may jump over it, unless it was compiled with -fstack-clash-protection. */
 #ifndef RONDO_CORE_STACK_H
 #define RONDO_CORE_STACK_H
 
@@ -31,8 +31,8 @@ struct stacks {
 
 void stacks_init(struct stacks *stacks);
 
-/* A stack of at least so many bytes. Returns 0; -EINVAL: that is more than STACK_MAX_BYTES; -ENOMEM, also when the process may have no
- * more mappings (vm.max_map_count). */
+/* A stack of at least so many bytes. Returns 0; -EINVAL: that is more than STACK_MAX_BYTES; -ENOMEM, also when the
+ * process may have no more mappings (vm.max_map_count). */
 int stack_take(struct stacks *stacks, size_t size_bytes, struct stack *stack);
 
 /* Nobody uses it any more. */

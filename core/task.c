@@ -19,7 +19,7 @@ struct tasks {
 
 static void step(rondo_call *call);
 
-/* ---- of a shard --------------------------------------------------------------------------------------------- */
+/* ---- of a shard ------------------------------------------------------------------------------------------ */
 
 static struct tasks *tasks_of(rondo_loop *loop)
 {
@@ -136,7 +136,7 @@ void tasks_close(rondo_loop *loop)
     loop->tasks = NULL;
 }
 
-/* ---- waiting and waking --------------------------------------------------------------------------------------- */
+/* ---- waiting and waking ---------------------------------------------------------------------------------- */
 
 rondo_task *rondo_current_task(void)
 {
@@ -235,7 +235,7 @@ bool rondo_task_is_cancelled(const rondo_task *task)
     return task->cancelled;
 }
 
-/* ---- beginning and ending -------------------------------------------------------------------------------------- */
+/* ---- beginning and ending -------------------------------------------------------------------------------- */
 
 /* It waits for its children, and they are cancelled already. */
 static void children_are_cancelled(rondo_task *task)
@@ -388,7 +388,7 @@ int rondo_join(rondo_task *task)
     return result;
 }
 
-/* ---- time ------------------------------------------------------------------------------------------------------- */
+/* ---- time ------------------------------------------------------------------------------------------------ */
 
 static void slept(rondo_timer *timer)
 {
@@ -431,7 +431,7 @@ uint64_t rondo_timeout(uint64_t delay_ms)
     return before_ms > now_ms ? before_ms - now_ms : 0;
 }
 
-/* ---- events ----------------------------------------------------------------------------------------------------- */
+/* ---- events ---------------------------------------------------------------------------------------------- */
 
 static struct rondo_link *those_waiting(rondo_event *event)
 {

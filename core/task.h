@@ -8,8 +8,8 @@
  *   the loop      READY -> RUNNING
  *   its return    RUNNING -> ENDED      and its memory goes, or waits for rondo_join
  *
- * Law: a task is resumed from the loop only, never from inside another one, so a wake-up is the last thing that a callback does: what it
- * holds may be gone when task_wake returns. */
+ * Law: a task is resumed from the loop only, never from inside another one, so a wake-up is the last thing that a
+ * callback does: what it holds may be gone when task_wake returns. */
 #ifndef RONDO_CORE_TASK_H
 #define RONDO_CORE_TASK_H
 
@@ -54,8 +54,8 @@ struct task_belonging {
     void (*release)(struct task_belonging *belonging); /* from the loop; it has left the list */
 };
 
-/* A task that has not begun, as the first member of a zeroed struct of `size` bytes. Returns as rondo_create_task, but also when
- * draining. */
+/* A task that has not begun, as the first member of a zeroed struct of `size` bytes. Returns as rondo_create_task, but
+ * also when draining. */
 int task_new(rondo_loop *loop, const rondo_task_options *options, size_t size, rondo_task **task);
 
 /* It runs, until it waits or has ended, before this returns, unless this is called inside another task. */

@@ -204,10 +204,10 @@ static void heard(rondo_transport *t, size_t size)
     t->loop->traffic.bytes_in += size;
 }
 
-/* A peer that sends more than its window takes hands the rest to TCP, which sends it as acknowledgements come: over loopback
- * in the middle of our receives, at our cost. With messages of 1 MiB that is a third of the server's CPU, beside what it costs
- * to wake the peer for each piece. The kernel widens windows by itself, but by what is received within a round trip, and on
- * loopback that is little. (Linux 6.18: 300 µs of CPU for a MiB instead of 430.) */
+/* A peer that sends more than its window takes hands the rest to TCP, which sends it as acknowledgements come: over
+ * loopback in the middle of our receives, at our cost. With messages of 1 MiB that is a third of the server's CPU,
+ * beside what it costs to wake the peer for each piece. The kernel widens windows by itself, but by what is received
+ * within a round trip, and on loopback that is little. (Linux 6.18: 300 µs of CPU for a MiB instead of 430.) */
 static void widen_if_bulk(rondo_transport *t, const struct completion *completion)
 {
     struct service *service = service_of(t->loop);
@@ -263,8 +263,8 @@ static bool is_passing(int result)
 static void receive_arm(rondo_transport *t)
 {
     t->receive.done = receive_done;
-    /* What is there is taken before the kernel polls: of a Unix socket, polled while bytes are there and the peer closes, it
-     * would forget the end (transport_watch_end), and a second is long. */
+    /* What is there is taken before the kernel polls: of a Unix socket, polled while bytes are there and the peer
+     * closes, it would forget the end (transport_watch_end), and a second is long. */
     t->receive.more_to_read |= t->is_unix;
     engine_receive(t->loop->engine, &t->receive, t->fd, t->singles == 0);
     if (t->singles > 0)

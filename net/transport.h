@@ -111,8 +111,9 @@ struct transport_start {
     bool keeps_fd;  /* without memory for a transport the descriptor stays the caller's */
 };
 
-/* Begin a connection, one that service_admit has counted unless a connector owns it: calls connection_made. Its descriptor is the transport's from
- * here on, also when there is no memory for one: then it is closed, the reason logged, and NULL returned.
+/* Begin a connection, one that service_admit has counted unless a connector owns it: calls connection_made. Its
+ * descriptor is the transport's from here on, also when there is no memory for one: then it is closed, the reason
+ * logged, and NULL returned.
  * Thread: the loop of the service, for all of these. */
 rondo_transport *transport_open(struct service *service, const struct transport_start *start);
 
@@ -202,7 +203,8 @@ void send_settle(rondo_transport *t);
 void send_half_close(rondo_transport *t);
 /* A send, of whatever, has ended. Returns the bytes sent; 0, too, when it failed, which is told to the transport. */
 size_t send_ended(rondo_transport *t, int result);
-/* It has sent all that was asked, or (in_part) the peer turned out to be slow: the next send waits, and holds no buffers. */
+/* It has sent all that was asked, or (in_part) the peer turned out to be slow: the next send waits, and holds no
+ * buffers. */
 void send_ended_in_part(rondo_transport *t, bool in_part);
 /* A send of the output's first t->send_size bytes has ended. */
 void send_output_ended(rondo_transport *t, int result);

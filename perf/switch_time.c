@@ -1,5 +1,5 @@
-/* What it costs to switch from one stack to another: with one coroutine, and with many in turn, whose stacks the cache must hold.
- * Prints nanoseconds of CPU for each switch, there or back, the median of several rounds. */
+/* What it costs to switch from one stack to another: with one coroutine, and with many in turn, whose stacks the cache
+ * must hold. Prints nanoseconds of CPU for each switch, there or back, the median of several rounds. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>

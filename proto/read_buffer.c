@@ -140,7 +140,7 @@ void read_buffer_clear(struct read_buffer *buffer)
     *buffer = (struct read_buffer){ 0 };
 }
 
-/* ---- separators ----------------------------------------------------------------------------------------------- */
+/* ---- separators ------------------------------------------------------------------------------------------ */
 
 bool separator_search_begin(struct separator_search *search, const rondo_bytes *separators, size_t count)
 {
@@ -171,8 +171,8 @@ static size_t first_end(const struct separator_search *search, rondo_bytes bytes
     return end;
 }
 
-/* A separator that is far away, or isn't there, must not be looked for in all that has come each time when another one is near. So the bytes
- * are looked at in windows, each twice as large as the one before. */
+/* A separator that is far away, or isn't there, must not be looked for in all that has come each time when another one
+ * is near. So the bytes are looked at in windows, each twice as large as the one before. */
 bool separator_search_step(struct separator_search *search, rondo_bytes bytes, size_t *start, size_t *end)
 {
     size_t window = search->count == 1 ? bytes.size : FIRST_WINDOW;

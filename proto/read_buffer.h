@@ -3,8 +3,8 @@
  *   borrowed   where it was received, while data_received lasts: nothing is copied
  *   kept       in a block of its own
  *
- * What was given last stays where it is until the next reading begins, whatever is put in meanwhile. An empty buffer that nobody has a
- * slice of holds no memory. */
+ * What was given last stays where it is until the next reading begins, whatever is put in meanwhile. An empty buffer
+ * that nobody has a slice of holds no memory. */
 #ifndef RONDO_PROTO_READ_BUFFER_H
 #define RONDO_PROTO_READ_BUFFER_H
 
@@ -54,8 +54,8 @@ struct separator_search {
 /* False: there is no separator, or one of them is empty. */
 bool separator_search_begin(struct separator_search *search, const rondo_bytes *separators, size_t count);
 
-/* Look at `bytes`, of which all are new but those of the last step. True: found, from `start` on, and before `end`. False: none, and none
- * begins before search->from. */
+/* Look at `bytes`, of which all are new but those of the last step. True: found, from `start` on, and before `end`.
+ * False: none, and none begins before search->from. */
 bool separator_search_step(struct separator_search *search, rondo_bytes bytes, size_t *start, size_t *end);
 
 #endif

@@ -23,7 +23,7 @@ static const rondo_stream_protocol *table_of(const rondo_transport *t)
     return rondo_container_of(rondo_get_protocol(t), const rondo_stream_protocol, protocol);
 }
 
-/* ---- beginning and ending --------------------------------------------------------------------------------------- */
+/* ---- beginning and ending -------------------------------------------------------------------------------- */
 
 static void begin(rondo_stream *s, rondo_transport *t, size_t limit)
 {
@@ -149,7 +149,7 @@ void rondo__stream_connection_made(rondo_transport *t)
         start_handler(t);
 }
 
-/* ---- waking ----------------------------------------------------------------------------------------------------- */
+/* ---- waking ---------------------------------------------------------------------------------------------- */
 
 static void wake_reader(rondo_stream *s)
 {
@@ -182,7 +182,7 @@ int stream_wait(rondo_stream *s)
     return rc;
 }
 
-/* ---- called by the transport ------------------------------------------------------------------------------------ */
+/* ---- called by the transport ----------------------------------------------------------------------------- */
 
 /* Before the reader runs, as in asyncio: one that takes all, or waits for more, lets reading go on. */
 static void watch_limit(rondo_stream *s)
@@ -193,8 +193,8 @@ static void watch_limit(rondo_stream *s)
     rondo_pause_reading(s->t);
 }
 
-/* The reader waits for just these bytes: it may have them where they lie. What it keeps of them longer than this call keeps the buffer, so
- * there must be enough of those. */
+/* The reader waits for just these bytes: it may have them where they lie. What it keeps of them longer than this call
+ * keeps the buffer, so there must be enough of those. */
 static bool may_borrow(const rondo_stream *s, rondo_bytes data)
 {
     const struct buffers *buffers = &s->loop->engine->buffers;
@@ -320,7 +320,7 @@ void rondo__stream_release(const rondo_protocol *protocol, void *self)
     detach(state, 0);
 }
 
-/* ---- writing ------------------------------------------------------------------------------------------------------ */
+/* ---- writing --------------------------------------------------------------------------------------------- */
 
 void rondo_stream_write(rondo_stream *s, rondo_bytes data)
 {

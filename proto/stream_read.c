@@ -95,7 +95,8 @@ ssize_t rondo_readexactly(rondo_stream *s, size_t size, rondo_bytes *data)
 
 enum found { FOUND, TOO_LONG, ENDED };
 
-/* Returns 0 and what was found, with its start and its end; or why nothing can be. TOO_LONG: so many bytes, `start`, hold no separator. */
+/* Returns 0 and what was found, with its start and its end; or why nothing can be. TOO_LONG: so many bytes, `start`,
+ * hold no separator. */
 static int find(rondo_stream *s, struct separator_search *search, enum found *found, size_t *start,
                 size_t *end)
 {

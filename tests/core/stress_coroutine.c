@@ -1,5 +1,5 @@
-/* Many coroutines, resumed in an order of chance, each with more values alive than there are registers: for every sanitizer, every CPU, and
- * every way of switching. It needs nothing but core/coroutine, core/stack and core/switch. */
+/* Many coroutines, resumed in an order of chance, each with more values alive than there are registers: for every
+ * sanitizer, every CPU, and every way of switching. It needs nothing but core/coroutine, core/stack and core/switch. */
 #include <inttypes.h>
 #include <stdint.h>
 #include <stdio.h>

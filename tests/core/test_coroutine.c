@@ -170,7 +170,7 @@ Test(coroutine, may_resume_another_one, .init = setup, .fini = teardown)
     coroutine_free(&inner->coroutine, &stacks);
 }
 
-/* ---- stacks --------------------------------------------------------------------------------------------------- */
+/* ---- stacks ---------------------------------------------------------------------------------------------- */
 
 Test(coroutine, ten_thousand_at_once_and_a_bounded_pool, .init = setup, .fini = teardown)
 {
@@ -225,7 +225,7 @@ Test(coroutine, no_memory_for_a_stack_is_told, .init = setup, .fini = teardown)
 #endif
 }
 
-/* ---- overflows ---------------------------------------------------------------------------------------------------- */
+/* ---- overflows ------------------------------------------------------------------------------------------- */
 
 __attribute__((noinline)) static unsigned dig(unsigned depth)
 {
@@ -313,5 +313,6 @@ Test(coroutine, the_guard_holds_without_the_kernels_guard_pages)
     cr_assert(not(stacks.has_guard_pages));
     int status = in_a_child(dig_deep, said, sizeof said);
     cr_assert_eq(signal_of(status), SIGSEGV);
+    cr_assert_not_null(strstr(said, "the digger: its stack has overflown"), "it was the guard");
     stacks_close(&stacks);
 }

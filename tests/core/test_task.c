@@ -1,5 +1,5 @@
-/* Tasks: sleeping, joining, time limits, events; being cancelled; what a draining and an aborting shard does with them. On the
- * simulated engine, whose clock the test moves. */
+/* Tasks: sleeping, joining, time limits, events; being cancelled; what a draining and an aborting shard does with them.
+ * On the simulated engine, whose clock the test moves. */
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 #include <errno.h>
@@ -70,7 +70,7 @@ static void begin_unjoined(int (*run)(void *argument), void *argument)
     cr_assert(zero(int, rondo_create_task(&loop, &options, NULL)));
 }
 
-/* ---- running -------------------------------------------------------------------------------------------------- */
+/* ---- running --------------------------------------------------------------------------------------------- */
 
 static int speak(void *argument)
 {
@@ -167,7 +167,7 @@ Test(task, joins_one_that_has_ended, ON_A_LOOP)
     cr_assert(eq(str, said, "done 7"));
 }
 
-/* ---- sleeping --------------------------------------------------------------------------------------------------- */
+/* ---- sleeping -------------------------------------------------------------------------------------------- */
 
 static int sleep_and_say(void *argument)
 {
@@ -204,7 +204,7 @@ Test(task, a_sleep_of_nothing_is_a_turn_for_others, ON_A_LOOP)
     cr_assert(one == 10 && other == 10);
 }
 
-/* ---- cancelling --------------------------------------------------------------------------------------------------- */
+/* ---- cancelling ------------------------------------------------------------------------------------------ */
 
 static int sleep_on(void *argument)
 {
@@ -266,7 +266,7 @@ Test(task, what_came_first_counts, ON_A_LOOP)
     cr_assert(eq(str, said, "woken refused"));
 }
 
-/* ---- children ------------------------------------------------------------------------------------------------------- */
+/* ---- children -------------------------------------------------------------------------------------------- */
 
 static int join_a_child(void *argument)
 {
@@ -360,7 +360,7 @@ Test(task, a_detached_one_outlives_who_made_it, ON_A_LOOP)
     cr_assert(eq(str, said, "detached slept"));
 }
 
-/* ---- time ------------------------------------------------------------------------------------------------------------- */
+/* ---- time ------------------------------------------------------------------------------------------------ */
 
 static int try_in_time(void *argument)
 {
@@ -409,7 +409,7 @@ Test(task, a_limit_ends_with_its_task, ON_A_LOOP)
     turn(3); /* teardown finds no timer */
 }
 
-/* ---- events ------------------------------------------------------------------------------------------------------------- */
+/* ---- events ---------------------------------------------------------------------------------------------- */
 
 Test(task, an_event_wakes_all_in_order_until_it_is_cleared, ON_A_LOOP)
 {
@@ -431,7 +431,7 @@ Test(task, an_event_wakes_all_in_order_until_it_is_cleared, ON_A_LOOP)
     cr_assert(rondo_event_is_set(&event));
 }
 
-/* ---- the end of the shard ----------------------------------------------------------------------------------------------- */
+/* ---- the end of the shard -------------------------------------------------------------------------------- */
 
 Test(task, a_draining_shard_cancels_those_that_nobody_answers_for, ON_A_LOOP)
 {

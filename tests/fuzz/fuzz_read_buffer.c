@@ -1,5 +1,5 @@
-/* Bytes: how many separators, their lengths, they themselves, the number of cuts, the cuts, the stream. What is found must be what looking at
- * each byte finds; and what was given must stay until the next reading begins. */
+/* Bytes: how many separators, their lengths, they themselves, the number of cuts, the cuts, the stream. What is found
+ * must be what looking at each byte finds; and what was given must stay until the next reading begins. */
 #include "cuts.h"
 #include "proto/read_buffer.h"
 

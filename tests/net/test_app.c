@@ -708,7 +708,7 @@ Test(app, help_shows_every_option, .init = cr_redirect_stdout)
         cr_assert_not_null(strstr(text, options[i]), "%s is missing", options[i]);
 }
 
-/* ---- a stack that overflows ------------------------------------------------------------------------------- */
+/* ---- a stack that overflows ------------------------------------------------------------------------------ */
 
 __attribute__((noinline)) static unsigned dig(unsigned depth)
 {

@@ -1,10 +1,11 @@
-/* Handlers that do random things, on a kernel that does whatever a kernel may do (the simulated engine), with peers that do, too: feed, end,
- * reset, stop reading; on a server that drains in the middle of it. For every sanitizer.
+/* Handlers that do random things, on a kernel that does whatever a kernel may do (the simulated engine), with peers
+ * that do, too: feed, end, reset, stop reading; on a server that drains in the middle of it. For every sanitizer.
  *
  *   stress_stream [--seed N] [COUNT]
  *
- * The rules: a handler reads what its peer sent, in order and without a gap, until the connection breaks; what it writes comes to the peer
- * in order; calls return what they may; each handler returns; and in the end nothing is left of tasks, buffers, timers and calls. */
+ * The rules: a handler reads what its peer sent, in order and without a gap, until the connection breaks; what it
+ * writes comes to the peer in order; calls return what they may; each handler returns; and in the end nothing is left
+ * of tasks, buffers, timers and calls. */
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
@@ -58,7 +59,7 @@ static uint64_t dice(uint64_t sides)
     return (state >> 11) % sides;
 }
 
-/* ---- what rondo logs, and what it allocates, pass by here --------------------------------------------------------- */
+/* ---- what rondo logs, and what it allocates, pass by here ------------------------------------------------ */
 
 static bool memory_is_short;
 
@@ -89,7 +90,7 @@ void *__wrap_memory_alloc(size_t size)
     return memory_is_out() ? NULL : __real_memory_alloc(size);
 }
 
-/* ---- bytes ---------------------------------------------------------------------------------------------------------- */
+/* ---- bytes ----------------------------------------------------------------------------------------------- */
 
 /* The byte at each place of a stream. A newline now and then. */
 static char byte_at(uint64_t place)
@@ -105,7 +106,7 @@ static void fill(char *bytes, size_t size, uint64_t place)
         bytes[i] = byte_at(place + i);
 }
 
-/* ---- a handler ------------------------------------------------------------------------------------------------- */
+/* ---- a handler ------------------------------------------------------------------------------------------- */
 
 struct handler {
     rondo_stream *stream;
@@ -287,7 +288,7 @@ static void client_connected(rondo_stream *s)
     handlers_running--;
 }
 
-/* ---- its peer ------------------------------------------------------------------------------------------------------ */
+/* ---- its peer -------------------------------------------------------------------------------------------- */
 
 static rondo_stream_protocol table = { RONDO_STREAM_READER("stress"), .client_connected = client_connected };
 
@@ -386,7 +387,7 @@ int main(int argc, char **argv)
 {
     uint64_t first =
         getenv("RONDO_SEED") != NULL ? number_of(getenv("RONDO_SEED")) : (uint64_t)time(NULL) * 1000003;
-    uint64_t count = 3000;
+    uint64_t count = 1500;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc)
             first = number_of(argv[++i]);

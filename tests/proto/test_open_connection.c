@@ -1,4 +1,5 @@
-/* Streams that tasks open, on real sockets of loopback: connecting, failing, being cancelled meanwhile, and what is left. */
+/* Streams that tasks open, on real sockets of loopback: connecting, failing, being cancelled meanwhile, and what is
+ * left. */
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 #include <errno.h>
@@ -74,7 +75,7 @@ static rondo_server *serve(const rondo_stream_protocol *protocol, const char *ur
     return server;
 }
 
-/* ---- it connects ------------------------------------------------------------------------------------------------ */
+/* ---- it connects ----------------------------------------------------------------------------------------- */
 
 struct visit {
     const char *url;
@@ -139,7 +140,8 @@ static void count_bytes(rondo_stream *s)
     say("read", (int)rondo_read(s, RONDO_TO_EOF, &data));
 }
 
-static const rondo_stream_protocol counting = { RONDO_STREAM_READER("counting"), .client_connected = count_bytes };
+static const rondo_stream_protocol counting = { RONDO_STREAM_READER("counting"),
+                                                .client_connected = count_bytes };
 
 Test(open_connection, it_ends_with_the_task_that_opened_it, IN_A_WORLD)
 {
@@ -196,7 +198,7 @@ Test(open_connection, with_options, IN_A_WORLD)
     cr_assert(eq(str, said, (char *)expected));
 }
 
-/* ---- it doesn't ---------------------------------------------------------------------------------------------------- */
+/* ---- it doesn't ------------------------------------------------------------------------------------------ */
 
 static int fail_to_open(void *argument)
 {
@@ -296,7 +298,7 @@ Test(open_connection, the_server_drains_meanwhile, IN_A_WORLD)
     client_close_black_hole(&hole);
 }
 
-/* ---- while it lasts -------------------------------------------------------------------------------------------------- */
+/* ---- while it lasts -------------------------------------------------------------------------------------- */
 
 static int read_on(void *argument)
 {
@@ -315,7 +317,8 @@ static void reset(rondo_stream *s)
     rondo_stream_abort(s);
 }
 
-static const rondo_stream_protocol resetting = { RONDO_STREAM_READER("resetting"), .client_connected = reset };
+static const rondo_stream_protocol resetting = { RONDO_STREAM_READER("resetting"),
+                                                 .client_connected = reset };
 
 Test(open_connection, the_peer_resets_it, IN_A_WORLD)
 {
@@ -412,7 +415,7 @@ Test(open_connection, a_proxy_of_two_tasks, IN_A_WORLD)
     cr_assert(eq(str, said, "line 6, line 6, closed 0"));
 }
 
-/* ---- many -------------------------------------------------------------------------------------------------------------- */
+/* ---- many ------------------------------------------------------------------------------------------------ */
 
 enum { MANY = 5000 }; /* two descriptors each, of 20,000 at most */
 

@@ -1,5 +1,5 @@
-/* Streams on a transport, by the test kit: when a handler runs, what it reads and where that lies, flow control, and how both ends
- * end. What asyncio's StreamReader does with any input is compared in tests/proto/asyncio. */
+/* Streams on a transport, by the test kit: when a handler runs, what it reads and where that lies, flow control, and
+ * how both ends end. What asyncio's StreamReader does with any input is compared in tests/proto/asyncio. */
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 #include <errno.h>
@@ -80,7 +80,7 @@ static unsigned buffers_lent(void)
     return rondo_test_loop(test)->engine->buffers.lent;
 }
 
-/* ---- handlers run downwards ----------------------------------------------------------------------------------- */
+/* ---- handlers run downwards ------------------------------------------------------------------------------ */
 
 static void echo_lines(rondo_stream *s)
 {
@@ -182,7 +182,7 @@ Test(stream, with_a_stack_that_can_not_be_the_connection_ends)
     over();
 }
 
-/* ---- what each call gives ----------------------------------------------------------------------------------------- */
+/* ---- what each call gives -------------------------------------------------------------------------------- */
 
 static void read_in_all_ways(rondo_stream *s)
 {
@@ -277,7 +277,7 @@ Test(stream, exactly_so_many_may_be_more_than_the_limit)
     over();
 }
 
-/* ---- limits --------------------------------------------------------------------------------------------------------- */
+/* ---- limits ---------------------------------------------------------------------------------------------- */
 
 static void read_limited_lines(rondo_stream *s)
 {
@@ -329,7 +329,7 @@ Test(stream, beyond_the_limit_the_data_stay_and_can_be_taken)
     over();
 }
 
-/* ---- where the bytes lie ---------------------------------------------------------------------------------------------- */
+/* ---- where the bytes lie --------------------------------------------------------------------------------- */
 
 static bool lies_in_a_buffer(rondo_bytes bytes)
 {
@@ -395,7 +395,7 @@ Test(stream, slices_never_hold_more_than_half_of_the_buffers)
     over();
 }
 
-/* ---- flow control -------------------------------------------------------------------------------------------------------- */
+/* ---- flow control ---------------------------------------------------------------------------------------- */
 
 static rondo_event go;
 
@@ -505,7 +505,7 @@ Test(stream, who_only_writes_hears_of_the_end)
     over();
 }
 
-/* ---- ends --------------------------------------------------------------------------------------------------------------- */
+/* ---- ends ------------------------------------------------------------------------------------------------ */
 
 static void clean_up(rondo_stream *s)
 {
@@ -614,7 +614,7 @@ Test(stream, half_closed_it_goes_on_reading)
     over();
 }
 
-/* ---- tasks beside the handler ----------------------------------------------------------------------------------------------- */
+/* ---- tasks beside the handler ---------------------------------------------------------------------------- */
 
 static int read_too(void *argument)
 {
@@ -681,7 +681,7 @@ Test(stream, calls_that_must_wait_want_a_task)
     over();
 }
 
-/* ---- from and to other protocols --------------------------------------------------------------------------------------------- */
+/* ---- from and to other protocols ------------------------------------------------------------------------- */
 
 static void upgrade_to_streams(rondo_transport *t, rondo_bytes line)
 {
@@ -750,7 +750,7 @@ Test(stream, a_connection_that_becomes_another_protocols)
     over();
 }
 
-/* ---- the server drains ---------------------------------------------------------------------------------------------------- */
+/* ---- the server drains ----------------------------------------------------------------------------------- */
 
 static void stop(void)
 {
@@ -838,7 +838,7 @@ Test(stream, the_connection_of_one_that_does_not_return_is_aborted)
     rondo_test_close(test);
 }
 
-/* ---- many ------------------------------------------------------------------------------------------------------------------ */
+/* ---- many ------------------------------------------------------------------------------------------------ */
 
 Test(stream, ten_thousand_handlers_at_once)
 {

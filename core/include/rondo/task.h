@@ -34,21 +34,23 @@
  *       return rondo_run(&app) < 0;
  *   }
  *
- * A task has a stack of its own; a call that waits lets the shard go on with everything else meanwhile. Between two such calls
- * nothing else runs, so tasks of a shard need no locks among each other.
+ * A task has a stack of its own; a call that waits lets the shard go on with everything else meanwhile. Between two
+ * such calls nothing else runs, so tasks of a shard need no locks among each other.
  *
- * Every call that waits returns at once, or waits until what it waits for happens, the task is cancelled (-ECANCELED), or its time is up
- * (-ETIMEDOUT). C has no exceptions: a task that is cancelled sees all its waits fail, and returns by itself, doing its clean-up on
- * the way. One that goes on regardless gets a turn of the loop for each refusal, and is left behind when the server aborts.
+ * Every call that waits returns at once, or waits until what it waits for happens, the task is cancelled (-ECANCELED),
+ * or its time is up (-ETIMEDOUT). C has no exceptions: a task that is cancelled sees all its waits fail, and returns by
+ * itself, doing its clean-up on the way. One that goes on regardless gets a turn of the loop for each refusal, and is
+ * left behind when the server aborts.
  *
- * When a server drains, the tasks that nobody else answers for are cancelled: those of shard_start, but not a stream's handler,
- * which finishes first what had arrived (<rondo/stream.h>). The shard ends when they have returned.
+ * When a server drains, the tasks that nobody else answers for are cancelled: those of shard_start, but not a stream's
+ * handler, which finishes first what had arrived (<rondo/stream.h>). The shard ends when they have returned.
  *
- * The stack: 64 KiB unless asked for otherwise, of which only the pages that are touched take memory. One that overflows runs into guard
- * pages, and the process ends by SIGSEGV, with a line that names the task. Functions with arrays of more than 64 KiB are
- * caught when they are compiled with -fstack-clash-protection.
+ * The stack: 64 KiB unless asked for otherwise, of which only the pages that are touched take memory. One that
+ * overflows runs into guard pages, and the process ends by SIGSEGV, with a line that names the task. Functions with
+ * arrays of more than 64 KiB are caught when they are compiled with -fstack-clash-protection.
  *
- * Thread: the loop's, for every call here. Calls that wait: inside a task only; elsewhere they return -EPERM and say so in the log. */
+ * Thread: the loop's, for every call here. Calls that wait: inside a task only; elsewhere they return -EPERM and say so
+ * in the log. */
 #ifndef RONDO_TASK_H
 #define RONDO_TASK_H
 
@@ -80,20 +82,21 @@ typedef struct rondo_task_options {
  *   task   set to what stands for it, for rondo_join, once. NULL: nobody will join it
  *
  * Made inside a task it is a child of that one (unless detached): when the parent returns, children that still run are
- * cancelled, and waited for. So what a child was given of its parent's lives long enough, if the parent joins it before it returns.
+ * cancelled, and waited for. So what a child was given of its parent's lives long enough, if the parent joins it before
+ * it returns.
  * asyncio: TaskGroup
  * Returns 0; -EINVAL: no `run`, or a stack too large; -ENOMEM; -ESHUTDOWN: the server drains. */
 int rondo_create_task(rondo_loop *loop, const rondo_task_options *options, rondo_task **task);
 
 /* Wait until it has returned, and forget it: `task` is gone when this returns.    asyncio: await task
  *
- * Who is cancelled, or out of time, while it waits here passes that on: the other task is cancelled, and its return is still waited
- * for. So with rondo_timeout before it, this is asyncio's wait_for.
+ * Who is cancelled, or out of time, while it waits here passes that on: the other task is cancelled, and its return is
+ * still waited for. So with rondo_timeout before it, this is asyncio's wait_for.
  * Returns what `run` returned; -EINVAL: there is nothing to join: oneself, or somebody else does; -EPERM. */
 int rondo_join(rondo_task *task);
 
-/* Ask it to end: its waits fail with -ECANCELED from now on, the one that it is in and all others. One that has not begun begins all the
- * same, since clean-up may be due. Idempotent.    asyncio: Task.cancel */
+/* Ask it to end: its waits fail with -ECANCELED from now on, the one that it is in and all others. One that has not
+ * begun begins all the same, since clean-up may be due. Idempotent.    asyncio: Task.cancel */
 void rondo_cancel(rondo_task *task);
 
 /* Has it been asked to? For loops that don't wait.    asyncio: cancelling */
@@ -111,13 +114,13 @@ int rondo_sleep(uint64_t delay_ms);
 
 #define RONDO_NO_TIMEOUT UINT64_MAX
 
-/* The waits of this task, all together, may take so long from now on: the one it is in then, and all later ones, fail with -ETIMEDOUT,
- * until this is called again.    asyncio: timeout, wait_for; POSIX: alarm
+/* The waits of this task, all together, may take so long from now on: the one it is in then, and all later ones, fail
+ * with -ETIMEDOUT, until this is called again.    asyncio: timeout, wait_for; POSIX: alarm
  *
  *   delay_ms   RONDO_NO_TIMEOUT: as long as they like
  *
- * Returns what was left of the time set before; RONDO_NO_TIMEOUT: there was none. A function that sets a limit of its own restores its
- * caller's:
+ * Returns what was left of the time set before; RONDO_NO_TIMEOUT: there was none. A function that sets a limit of its
+ * own restores its caller's:
  *
  *   uint64_t left_ms = rondo_timeout(100);
  *   … waits …
@@ -136,7 +139,8 @@ typedef struct rondo_event {
 /* Wait until it is set. Returns 0, -ECANCELED, -ETIMEDOUT or -EPERM. */
 int rondo_event_wait(rondo_event *event);
 
-/* All that wait go on, in their order, and nobody waits until it is cleared. From tasks and from callbacks of the same loop. */
+/* All that wait go on, in their order, and nobody waits until it is cleared. From tasks and from callbacks of the same
+ * loop. */
 void rondo_event_set(rondo_event *event);
 void rondo_event_clear(rondo_event *event);
 bool rondo_event_is_set(const rondo_event *event);

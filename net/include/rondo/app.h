@@ -70,7 +70,8 @@ int rondo_run(const rondo_app *app);
  * Returns an exit status: 0, 1 for what failed at run time, 2 for wrong usage. */
 int rondo_main(int argc, char **argv, const rondo_protocol *protocol, const char *url);
 
-/* An option of the program's own, beside the common ones: --name VALUE; --name alone, with a flag; or words that are no options. */
+/* An option of the program's own, beside the common ones: --name VALUE; --name alone, with a flag; or words that are no
+ * options. */
 typedef struct rondo_option {
     const char *name;     /* "receive"; of words how usage shows them: "URL [MESSAGE...]". NULL ends a list */
     const char *values;   /* those allowed, "data|buffer"; or NULL: any */
@@ -87,8 +88,9 @@ typedef struct rondo_option {
  *             and neither servers[0].url nor a protocol, it is no server, and there are no options for one
  *   options   the program's own, ended by a zeroed one; NULL: none
  *
- * The words of argv are moved behind its options. Returns -1: go on with rondo_run; else the exit status to return (0 after --help and
- * --version, which are printed on stdout; 2 after wrong usage, which is said on stderr in a line naming the option). */
+ * The words of argv are moved behind its options. Returns -1: go on with rondo_run; else the exit status to return (0
+ * after --help and --version, which are printed on stdout; 2 after wrong usage, which is said on stderr in a line
+ * naming the option). */
 int rondo_parse_options(rondo_app *app, int argc, char **argv, const rondo_option *options);
 
 /* The state of a connection's shard, or of a loop's: shard_size bytes; NULL when that is 0. Its own thread only. */

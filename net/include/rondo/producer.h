@@ -31,12 +31,14 @@
  *
  *   ... rondo_main(argc, argv, &counting, "tcp://127.0.0.1:7777");
  *
- * A connection with a producer doesn't end before it is unregistered: after rondo_close, rondo_write_eof, or an EOF that nobody wants to
- * outlive, it may still be written to, and the end follows on rondo_unregister_producer and the last byte. (Twisted promises that for all
- * producers, and does it for those that are pulled or paused.) A server that drains waits for it, too, until its drain timeout. What
- * ends a connection at once doesn't wait: rondo_abort, an error, the idle timeout.
+ * A connection with a producer doesn't end before it is unregistered: after rondo_close, rondo_write_eof, or an EOF
+ * that nobody wants to outlive, it may still be written to, and the end follows on rondo_unregister_producer and the
+ * last byte. (Twisted promises that for all producers, and does it for those that are pulled or paused.) A server that
+ * drains waits for it, too, until its drain timeout. What ends a connection at once doesn't wait: rondo_abort, an
+ * error, the idle timeout.
  *
- * The protocol's pause_writing and resume_writing are called as without a producer. For the bytes of a file there is rondo_sendfile.
+ * The protocol's pause_writing and resume_writing are called as without a producer. For the bytes of a file there is
+ * rondo_sendfile.
  *
  * Thread: the loop of the connection's shard, for every call here. */
 #ifndef RONDO_PRODUCER_H
@@ -55,25 +57,26 @@ extern "C" {
 typedef struct rondo_producer {
     rondo_transport *transport; /* set by rondo_register_producer; NULL: not registered */
 
-    /* Streaming: go on, since the output has fallen to the low-water mark (Twisted: has been sent). Not streaming: write something, now, or
-     * later; called again when that has been sent. From the loop.    Twisted: resumeProducing */
+    /* Streaming: go on, since the output has fallen to the low-water mark (Twisted: has been sent). Not streaming:
+     * write something, now, or later; called again when that has been sent. From the loop.    Twisted: resumeProducing */
     void (*resume_producing)(struct rondo_producer *producer);
 
     /* Streaming: stop for now, the output is above the high-water mark. May come from inside your own rondo_write, as
      * pause_writing does, behind that. Only streaming producers need it.    Twisted: pauseProducing */
     void (*pause_producing)(struct rondo_producer *producer);
 
-    /* The connection is lost: connection_lost follows. It is unregistered already. May be NULL.    Twisted: stopProducing */
+    /* The connection is lost: connection_lost follows. It is unregistered already. May be NULL.
+     * Twisted: stopProducing */
     void (*stop_producing)(struct rondo_producer *producer);
 } rondo_producer;
 
 /* Let `producer` make what this connection sends.    Twisted: registerProducer
  *
- *   streaming   true: it writes by itself, until it is told to pause (push). false: it writes when it is told to, once each time
- *               (pull); for the first time soon, from the loop
+ *   streaming   true: it writes by itself, until it is told to pause (push). false: it writes when it is told to, once
+ *               each time (pull); for the first time soon, from the loop
  *
- * A connection that is above its high-water mark pauses a streaming one before this returns. One that is closing, or lost, calls stop_producing
- * before this returns, and keeps nothing.
+ * A connection that is above its high-water mark pauses a streaming one before this returns. One that is closing, or
+ * lost, calls stop_producing before this returns, and keeps nothing.
  * Returns 0; -EBUSY: there is one already (Twisted raises); -EINVAL: a callback is missing; -ENOMEM. */
 int rondo_register_producer(rondo_transport *t, rondo_producer *producer, bool streaming);
 

@@ -83,9 +83,9 @@ typedef struct rondo_protocol {
      *           unreachable; -ECANCELED the server stopped, and the connection did not end by itself in time */
     void (*connection_lost)(rondo_transport *t, int error);
 
-    /* Not yours: a receiver built on the transport (lines, frames, streams) tells which bytes it has been given and not used,
-     * when another protocol takes over; frees what it keeps beside your state; and closes by itself when the server drains and all
-     * that had arrived is delivered. */
+    /* Not yours: a receiver built on the transport (lines, frames, streams) tells which bytes it has been given and not
+     * used, when another protocol takes over; frees what it keeps beside your state; and closes by itself when the
+     * server drains and all that had arrived is delivered. */
     rondo_bytes (*_unused)(const struct rondo_protocol *protocol, const void *self);
     void (*_release)(const struct rondo_protocol *protocol, void *self);
     void (*_drained)(rondo_transport *t);

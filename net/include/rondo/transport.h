@@ -1,8 +1,9 @@
 /* The transport: a connection, as its protocol sees it.    asyncio: Transport; Twisted: ITransport
  *
  * All calls never block. What goes wrong with the connection arrives once, as connection_lost; a call that returns an
- * int refuses wrong arguments and shortage on the spot, by a negative errno, and has then done nothing. All may be made from within any callback of the connection, and of other connections of the same shard, up to and
- * including connection_lost (where those that act do nothing any more).
+ * int refuses wrong arguments and shortage on the spot, by a negative errno, and has then done nothing. All may be made
+ * from within any callback of the connection, and of other connections of the same shard, up to and including
+ * connection_lost (where those that act do nothing any more).
  *
  * Thread: the loop of the connection's shard, for every call here (asserted). */
 #ifndef RONDO_TRANSPORT_H
@@ -71,11 +72,10 @@ rondo_loop *rondo_get_loop(rondo_transport *t);
  *   data   any size; 0 bytes do nothing. Bytes just lent to data_received are sent from where they are,
  *          others are copied: in both cases yours again when this returns.
  *
- * After rondo_close or rondo_abort it does nothing (asyncio still takes bytes while others are queued; rondo, while there is a
- * producer: <rondo/producer.h>); after
- * rondo_write_eof it warns once in the log (asyncio raises). May call pause_writing, but only when the kernel, asked at
- * once, doesn't take what is above the high-water mark. Its type is that of data_received: an echo is
- * { .data_received = rondo_write }. */
+ * After rondo_close or rondo_abort it does nothing (asyncio still takes bytes while others are queued; rondo, while
+ * there is a producer: <rondo/producer.h>); after rondo_write_eof it warns once in the log (asyncio raises). May call
+ * pause_writing, but only when the kernel, asked at once, doesn't take what is above the high-water mark. Its type is
+ * that of data_received: an echo is { .data_received = rondo_write }. */
 void rondo_write(rondo_transport *t, rondo_bytes data);
 
 /* As rondo_write, without any copy: `data` is kept by reference until it is sent, and must live as long as the

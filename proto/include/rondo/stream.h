@@ -14,13 +14,13 @@
  *
  *   ... rondo_main(argc, argv, &echo.protocol, "tcp://127.0.0.1:7777");
  *
- * Each connection has a handler, a task of its shard (<rondo/task.h>), which waits where it reads, while the shard serves others. When it
- * returns, what it wrote is sent, and the connection closed.
+ * Each connection has a handler, a task of its shard (<rondo/task.h>), which waits where it reads, while the shard
+ * serves others. When it returns, what it wrote is sent, and the connection closed.
  *
- * The end. A peer that half-closes is an end of the input only; writing goes on. When the connection is lost, the handler is cancelled:
- * the call that it waits in returns, and all that wait fail from then on (but reading goes on to what was received before an EOF), so that it
- * does its clean-up, and returns. When the server drains, the handler first gets all that had arrived and may wait until its answers have
- * been taken; then it is cancelled.
+ * The end. A peer that half-closes is an end of the input only; writing goes on. When the connection is lost, the
+ * handler is cancelled: the call that it waits in returns, and all that wait fail from then on (but reading goes on to
+ * what was received before an EOF), so that it does its clean-up, and returns. When the server drains, the handler
+ * first gets all that had arrived and may wait until its answers have been taken; then it is cancelled.
  *
  * Thread: the loop's of the connection's shard, for every call here. */
 #ifndef RONDO_STREAM_H
@@ -61,11 +61,11 @@ typedef struct rondo_stream_protocol {
     size_t stack_size; /* of a handler, in bytes; default 64 KiB: see <rondo/task.h> */
 } rondo_stream_protocol;
 
-/* ---- reading ---------------------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------------------- */
 
 /* Each call gives a slice of what was received, valid until the next call that reads from this stream, or the stream's
- * end: often it lies where the kernel has put it, and to write it back costs no copy. Calls return the number of bytes given, 0 at the end of
- * the input, or a negative errno:
+ * end: often it lies where the kernel has put it, and to write it back costs no copy. Calls return the number of bytes
+ * given, 0 at the end of the input, or a negative errno:
  *
  *   -ENODATA      the input ended before what was asked for was complete; what there was is given.    IncompleteReadError
  *   -EMSGSIZE     longer than the limit.    LimitOverrunError, ValueError
@@ -78,12 +78,14 @@ typedef struct rondo_stream_protocol {
 
 #define RONDO_TO_EOF SIZE_MAX
 
-/* Bytes as they come: 1 to `most`; with RONDO_TO_EOF all until the end of the input, however many. 0 bytes: returns 0 at once.
+/* Bytes as they come: 1 to `most`; with RONDO_TO_EOF all until the end of the input, however many. 0 bytes: returns 0
+ * at once.
  * asyncio: read */
 ssize_t rondo_read(rondo_stream *s, size_t most, rondo_bytes *data);
 
 /* A line with its "\n"; at the end of the input what is left, without one.    asyncio: readline
- * -EMSGSIZE: it is longer than the limit, and has been dropped: up to its "\n" if that has come, else all that was received. */
+ * -EMSGSIZE: it is longer than the limit, and has been dropped: up to its "\n" if that has come, else all that was
+ * received. */
 ssize_t rondo_readline(rondo_stream *s, rondo_bytes *line);
 
 /* So many bytes, not less; more than the limit is allowed.    asyncio: readexactly
@@ -94,14 +96,15 @@ ssize_t rondo_readexactly(rondo_stream *s, size_t size, rondo_bytes *data);
  *
  *   separators   `count` of them, 1 or more, none empty; yours. The one that ends first counts
  *
- * -ENODATA: the input has ended without one, and all that was left is given. -EMSGSIZE: there is none in the limit; nothing has been taken, and
- * `data` shows how much may be, by rondo_readexactly, for example: a separator may begin behind it. -EINVAL: no separator. */
+ * -ENODATA: the input has ended without one, and all that was left is given. -EMSGSIZE: there is none in the limit;
+ * nothing has been taken, and `data` shows how much may be, by rondo_readexactly, for example: a separator may begin
+ * behind it. -EINVAL: no separator. */
 ssize_t rondo_readuntil(rondo_stream *s, const rondo_bytes *separators, size_t count, rondo_bytes *data);
 
 /* Has the input ended, and all of it been read?    asyncio: at_eof */
 bool rondo_at_eof(const rondo_stream *s);
 
-/* ---- writing ---------------------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------------------- */
 
 /* Queue bytes, as rondo_write, rondo_writelines and rondo_write_eof do; to a lost connection they do nothing.
  * asyncio: write, writelines, write_eof, can_write_eof */
@@ -110,8 +113,8 @@ void rondo_stream_writelines(rondo_stream *s, const rondo_bytes *lines, size_t c
 void rondo_stream_write_eof(rondo_stream *s);
 bool rondo_stream_can_write_eof(const rondo_stream *s);
 
-/* Wait until it is worth writing more: while the output is above the high-water mark. Who writes much calls it now and then; any
- * number of tasks may wait.    asyncio: drain
+/* Wait until it is worth writing more: while the output is above the high-water mark. Who writes much calls it now and
+ * then; any number of tasks may wait.    asyncio: drain
  * Returns 0; -ECONNRESET: the connection is lost; what it broke with; -ECANCELED, -ETIMEDOUT, -EPERM. */
 int rondo_drain(rondo_stream *s);
 
@@ -132,13 +135,13 @@ int rondo_stream_wait_closed(rondo_stream *s);
 /* As rondo_get_extra_info; -ENOTCONN: the connection is lost. */
 int rondo_stream_get_extra_info(const rondo_stream *s, const char *name, void *value, size_t size);
 
-/* For calls that are the transport's alone: rondo_set_write_buffer_limits, rondo_sendfile, rondo_get_server, rondo_shard, and others. NULL: the
- * connection is lost.    asyncio: writer.transport
- * With rondo_set_protocol the connection goes to another protocol, with what has been received and not read; for the stream that is the end
- * of its input, and what it writes is dropped. */
+/* For calls that are the transport's alone: rondo_set_write_buffer_limits, rondo_sendfile, rondo_get_server,
+ * rondo_shard, and others. NULL: the connection is lost.    asyncio: writer.transport
+ * With rondo_set_protocol the connection goes to another protocol, with what has been received and not read; for the
+ * stream that is the end of its input, and what it writes is dropped. */
 rondo_transport *rondo_stream_transport(const rondo_stream *s);
 
-/* ---- connecting and serving -------------------------------------------------------------------------------- */
+/* ---- connecting and serving ------------------------------------------------------------------------------ */
 
 /* As in rondo_client_options; zero means the default, for each member. */
 typedef struct rondo_connection_options {
@@ -154,11 +157,12 @@ typedef struct rondo_connection_options {
  *   options   NULL: the defaults
  *   s         set on success. It is the calling task's: when that returns, the connection is closed, and the stream gone
  *
- * Returns 0; as rondo_create_connection, or what its connection_failed would be told, and `why` is a warning in the log; -ECANCELED,
- * -ETIMEDOUT: also of this task; -EPERM. */
+ * Returns 0; as rondo_create_connection, or what its connection_failed would be told, and `why` is a warning in the
+ * log; -ECANCELED, -ETIMEDOUT: also of this task; -EPERM. */
 int rondo_open_connection(const char *url, const rondo_connection_options *options, rondo_stream **s);
 
-/* Close it, if it is open, and forget it now: what was written is still sent. For tasks that open many. Not for a handler's own. */
+/* Close it, if it is open, and forget it now: what was written is still sent. For tasks that open many. Not for a
+ * handler's own. */
 void rondo_stream_free(rondo_stream *s);
 
 /* Serve at one more address, on this shard only: rondo_create_server, in short.    asyncio: start_server, start_unix_server

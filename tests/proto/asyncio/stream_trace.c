@@ -1,5 +1,5 @@
-/* Runs scenarios of reading, from standard input, on a stream of the test kit, and tells what each call gave. test_streams.py does the
- * same with asyncio.
+/* Runs scenarios of reading, from standard input, on a stream of the test kit, and tells what each call gave.
+ * test_streams.py does the same with asyncio.
  *
  *   limit N                   begins a scenario
  *   read N, exactly N, line, until HEX[,HEX…], at_eof      what the handler does, one after the other;
@@ -7,8 +7,8 @@
  *   feed HEX, eof             what the peer does then; bytes are fed only while the stream is reading
  *   end                       runs it
  *
- * Answers, a line for each call: "data HEX", "incomplete HEX", "overrun N", "too long", "at_eof 0"; for each feed "reading 0", or
- * "held" when it was not fed; "done" when the handler has returned, and "end". */
+ * Answers, a line for each call: "data HEX", "incomplete HEX", "overrun N", "too long", "at_eof 0"; for each feed
+ * "reading 0", or "held" when it was not fed; "done" when the handler has returned, and "end". */
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
