@@ -193,10 +193,24 @@ Test(coroutine, a_stack_is_used_again, .init = setup, .fini = teardown)
 {
     struct counter *first = counter(0, 1);
     coroutine_free(&first->coroutine, &stacks);
+    cr_assert(eq(uint, stacks.spare_count, 1));
     struct counter *second = counter(5, 6);
+    cr_assert(zero(uint, stacks.spare_count));
     cr_assert(eq(ptr, first, second));
     cr_assert(zero(uint, second->now));
     coroutine_free(&second->coroutine, &stacks);
+}
+
+/* What lay on it, and what a sanitizer thinks of it, is forgotten. */
+Test(coroutine, also_one_that_was_left_in_the_middle, .init = setup, .fini = teardown)
+{
+    struct stack stack;
+    struct counter *left = counter(0, 1);
+    coroutine_resume(&left->coroutine);
+    coroutine_free(&left->coroutine, &stacks);
+    cr_assert(zero(int, stack_take(&stacks, 64 * 1024, &stack)));
+    memset(stack.low, 1, stack.size_bytes);
+    stack_put(&stacks, &stack);
 }
 
 Test(coroutine, sizes_of_stacks, .init = setup, .fini = teardown)

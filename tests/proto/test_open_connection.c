@@ -20,6 +20,7 @@ TestSuite(open_connection, .timeout = 30);
 static struct world world;
 static unsigned descriptors_before;
 static char said[1000];
+static rondo_server *upstream;
 
 static void say(const char *text, int number)
 {
@@ -196,6 +197,28 @@ Test(open_connection, with_options, IN_A_WORLD)
     turn_out();
     snprintf(expected, sizeof expected, "line %d", -EMSGSIZE);
     cr_assert(eq(str, said, (char *)expected));
+}
+
+static void ask(rondo_stream *s)
+{
+    rondo_bytes line;
+    rondo_stream_write(s, RONDO_BYTES("hello\n"));
+    say("line", (int)rondo_readline(s, &line));
+    rondo_server_close(upstream);
+}
+
+static const rondo_stream_protocol asking = { RONDO_STREAM_READER("asking"), .client_connected = ask };
+
+Test(open_connection, one_that_is_made_by_a_connector_may_have_a_handler, IN_A_WORLD)
+{
+    upstream = serve(&echo, "tcp://127.0.0.1:0");
+    const rondo_client_options options = {
+        .url = rondo_server_url(upstream, 0),
+        .protocol = &asking.protocol,
+    };
+    cr_assert(zero(int, rondo_create_connection(&world.loop, &options, NULL)));
+    turn_out();
+    cr_assert(eq(str, said, "line 6"));
 }
 
 /* ---- it doesn't ------------------------------------------------------------------------------------------ */
@@ -394,8 +417,6 @@ static void be_a_proxy(rondo_stream *s)
 }
 
 static const rondo_stream_protocol proxy = { RONDO_STREAM_READER("proxy"), .client_connected = be_a_proxy };
-
-static rondo_server *upstream;
 
 static int visit_the_proxy(void *argument)
 {
