@@ -41,18 +41,22 @@ static int parse(const char *page, struct address *address)
     return 0;
 }
 
-/* Line by line, to the empty one that ends them. */
+/* Line by line, to the empty one that ends them. They end with CR LF, and of careless servers with LF. */
 static int print_headers(rondo_stream *s)
 {
-    static const rondo_bytes end_of_line = { "\r\n", 2 };
     rondo_bytes line;
     for (;;) {
-        ssize_t size = rondo_readuntil(s, &end_of_line, 1, &line);
+        ssize_t size = rondo_readline(s, &line);
         if (size < 0)
             return (int)size;
-        if (size == 2)
+        if (size == 0 || line.data[--size] != '\n')
+            return -ENODATA;
+        if (size > 0 && line.data[size - 1] == '\r')
+            size--;
+        if (size == 0)
             return 0;
-        printf("%.*s\n", (int)size - 2, line.data);
+        fwrite(line.data, 1, (size_t)size, stdout);
+        putchar('\n');
     }
 }
 

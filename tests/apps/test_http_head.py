@@ -63,6 +63,10 @@ class HttpHead(unittest.TestCase):
             status, out, err = self.answered_by(HEADERS[:cut], HEADERS[cut:])
             self.assertEqual((status, out, err), (0, "HTTP/1.1 200 Fine\nX-One: 1\nX-Two: zwei\n", ""))
 
+    def test_a_careless_server(self):
+        status, out, err = self.answered_by(HEADERS.replace(b"\r\n", b"\n") + b"body\n")
+        self.assertEqual((status, out, err), (0, "HTTP/1.1 200 Fine\nX-One: 1\nX-Two: zwei\n", ""))
+
     def test_a_real_server(self):
         class Handler(http.server.SimpleHTTPRequestHandler):
             def log_message(self, *arguments):

@@ -806,6 +806,47 @@ Test(stream, what_had_arrived_is_answered_before_and_its_peer_waited_for)
     over();
 }
 
+static unsigned lines_read, naps_taken;
+
+static int nap(void *argument)
+{
+    (void)argument;
+    return rondo_sleep(10);
+}
+
+static void take_one_at_a_time(rondo_stream *s)
+{
+    const rondo_task_options options = { .run = nap };
+    rondo_loop *loop = rondo_task_get_loop(rondo_current_task());
+    rondo_bytes line;
+    rondo_task *child;
+    while (rondo_readline(s, &line) > 0) {
+        lines_read++;
+        cr_assert(zero(int, rondo_create_task(loop, &options, &child)));
+        naps_taken += rondo_join(child) == 0;
+    }
+}
+
+static const rondo_stream_protocol taking_its_time = {
+    RONDO_STREAM_READER("taking its time"),
+    .client_connected = take_one_at_a_time,
+    .limit = 10,
+};
+
+/* Not even its child's sleep is cut short as long as there is something that it has not been given. */
+Test(stream, a_handler_is_not_cancelled_before_all_that_had_arrived_is_in_its_buffer)
+{
+    given(&taking_its_time);
+    for (unsigned i = 0; i < 20; i++)
+        feed("line\n");
+    cr_assert(not(rondo_is_reading(rondo_test_transport(peer))));
+    stop();
+    rondo_test_advance(test, 1000);
+    cr_assert(eq(uint, lines_read, 20));
+    cr_assert(naps_taken >= 3 && naps_taken < 20);
+    over();
+}
+
 Test(stream, one_that_waits_for_something_else_is_cancelled)
 {
     char expected[40];
