@@ -224,7 +224,7 @@ int task_wait_firmly(void (*interrupted)(rondo_task *task), void *context)
 
 void rondo_cancel(rondo_task *task)
 {
-    if (task->state == TASK_ENDED || task->cancelled)
+    if (task->cancelled)
         return;
     task->cancelled = true;
     interrupt(task);

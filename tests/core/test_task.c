@@ -204,6 +204,39 @@ Test(task, a_sleep_of_nothing_is_a_turn_for_others, ON_A_LOOP)
     cr_assert(one == 10 && other == 10);
 }
 
+/* ---- waking ------------------------------------------------------------------------------------------------- */
+
+static int wait_for_wake(void *argument)
+{
+    (void)argument;
+    say(task_wait() == 5 ? "five" : "refused");
+    return 0;
+}
+
+static int wake_another(void *argument)
+{
+    task_wake(argument, 5);
+    task_wake(argument, 6); /* nobody waits any more */
+    say("waker");
+    return 0;
+}
+
+Test(task, is_woken_at_once_by_a_callback_and_later_by_a_task, ON_A_LOOP)
+{
+    rondo_task *one = begin(wait_for_wake, NULL), *other = begin(wait_for_wake, NULL);
+    turn(2);
+    begin_unjoined(wake_another, one);
+    turn(1);
+    cr_assert(eq(str, said, "waker"));
+    turn(1);
+    cr_assert(eq(str, said, "waker five"));
+    task_wake(other, 5);
+    cr_assert(eq(str, said, "waker five five"));
+    begin_unjoined(join, one);
+    begin_unjoined(join, other);
+    turn(3);
+}
+
 /* ---- cancelling ------------------------------------------------------------------------------------------ */
 
 static int sleep_on(void *argument)
