@@ -330,3 +330,17 @@ Test(coroutine, the_guard_holds_without_the_kernels_guard_pages)
     cr_assert_not_null(strstr(said, "the digger: its stack has overflown"), "it was the guard");
     stacks_close(&stacks);
 }
+
+static void mine(int signal_number)
+{
+    (void)signal_number;
+}
+
+Test(coroutine, whoever_handles_the_signal_already_goes_on_to)
+{
+    struct sigaction action = { .sa_handler = mine }, now;
+    sigaction(SIGSEGV, &action, NULL);
+    coroutine_watch_overflows();
+    sigaction(SIGSEGV, NULL, &now);
+    cr_assert(now.sa_handler == mine);
+}
