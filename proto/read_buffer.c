@@ -179,8 +179,6 @@ bool separator_search_step(struct separator_search *search, rondo_bytes bytes, s
     while (bytes.size - search->from >= search->shortest) {
         size_t left = bytes.size - search->from;
         rondo_bytes seen = { bytes.data + search->from, left < window ? left : window };
-        if (seen.size < search->longest)
-            seen.size = left < search->longest ? left : search->longest;
         size_t found = first_end(search, seen, start);
         if (found != SIZE_MAX) {
             *start += search->from;

@@ -13,6 +13,7 @@
 #include "core/loop.h"
 #include "core/task.h"
 #include "net/transport.h"
+#include "proto/stream.h"
 
 TestSuite(stream, .timeout = 30);
 
@@ -377,6 +378,17 @@ static void keep_for_long(rondo_stream *s)
 
 static const rondo_stream_protocol keeping_for_long = { RONDO_STREAM_READER("keeping"),
                                                         .client_connected = keep_for_long };
+
+Test(stream, an_idle_handler_holds_no_memory_for_its_input)
+{
+    given(&line_echo);
+    feed("part of a line");
+    const rondo_stream *s = *(rondo_stream **)rondo_self(rondo_test_transport(peer));
+    cr_assert_not_null(s->input.block);
+    feed(", and its end\n");
+    cr_assert_null(s->input.block);
+    end_by_eof();
+}
 
 Test(stream, slices_never_hold_more_than_half_of_the_buffers)
 {
