@@ -167,9 +167,11 @@ static void wake_waiters(rondo_stream *s)
 static void interrupted(rondo_task *task)
 {
     const rondo_stream *s = task->interrupted_context;
-    bool goes_on = s->is_drained && s->t != NULL && !task->timed_out;
-    if (!goes_on)
+    bool finishes = s->is_drained && s->t != NULL;
+    if (!finishes)
         task_wake_soon(task, task_refusal(task));
+    else if (task->timed_out)
+        task_wake_soon(task, -ETIMEDOUT);
 }
 
 int stream_wait(rondo_stream *s)

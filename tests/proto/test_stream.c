@@ -818,6 +818,33 @@ Test(stream, what_had_arrived_is_answered_before_and_its_peer_waited_for)
     over();
 }
 
+static void answer_in_time(rondo_stream *s)
+{
+    rondo_timeout(500);
+    answer_slowly(s);
+}
+
+static const rondo_stream_protocol hurried = {
+    RONDO_STREAM_READER("hurried"),
+    .client_connected = answer_in_time,
+};
+
+Test(stream, but_not_for_longer_than_it_wants_to_wait)
+{
+    char expected[40];
+    given(&hurried);
+    rondo_test_set_room(peer, 1000);
+    feed("one\n");
+    stop();
+    rondo_test_advance(test, 499);
+    expect("");
+    rondo_test_advance(test, 1);
+    snprintf(expected, sizeof expected, "%d ", -ETIMEDOUT);
+    expect(expected);
+    rondo_test_reset(peer);
+    over();
+}
+
 static unsigned lines_read, naps_taken;
 
 static int nap(void *argument)
