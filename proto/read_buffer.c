@@ -126,10 +126,12 @@ void read_buffer_rest(struct read_buffer *buffer)
 rondo_bytes read_buffer_take(struct read_buffer *buffer, size_t size)
 {
     assert(size <= buffer->unread.size);
+    if (size == 0)
+        return (rondo_bytes){ 0 };
     rondo_bytes taken = { buffer->unread.data, size };
     buffer->unread.data += size;
     buffer->unread.size -= size;
-    buffer->is_given |= size > 0;
+    buffer->is_given = true;
     return taken;
 }
 

@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/coroutine.h"
 
@@ -18,6 +19,13 @@ static uint64_t next(uint64_t *state)
 {
     *state = *state * 6364136223846793005u + 1442695040888963407u;
     return *state >> 33;
+}
+
+static uint64_t bits_of(double number)
+{
+    uint64_t bits;
+    memcpy(&bits, &number, sizeof bits);
+    return bits;
 }
 
 /* The same sum with and without somebody else running in between. */
@@ -37,7 +45,7 @@ __attribute__((noinline)) static uint64_t work(struct coroutine *coroutine, uint
         if (coroutine != NULL)
             coroutine_suspend(coroutine);
     }
-    return a ^ b ^ c ^ d ^ e ^ f ^ g ^ h ^ i ^ j ^ k ^ l ^ (uint64_t)(int64_t)(p + q + r + s + t + u + v + w);
+    return a ^ b ^ c ^ d ^ e ^ f ^ g ^ h ^ i ^ j ^ k ^ l ^ bits_of(p + q + r + s + t + u + v + w);
 }
 
 static void run(struct coroutine *coroutine)

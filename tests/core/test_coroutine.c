@@ -76,6 +76,13 @@ struct keeper {
     uint64_t sum;
 };
 
+static uint64_t bits_of(double number)
+{
+    uint64_t bits;
+    memcpy(&bits, &number, sizeof bits);
+    return bits;
+}
+
 __attribute__((noinline)) static uint64_t keep(struct coroutine *coroutine, uint64_t seed)
 {
     volatile uint64_t source = seed;
@@ -89,7 +96,7 @@ __attribute__((noinline)) static uint64_t keep(struct coroutine *coroutine, uint
         if (coroutine != NULL)
             coroutine_suspend(coroutine);
     }
-    return a ^ b ^ c ^ d ^ e ^ f ^ g ^ (uint64_t)(int64_t)(u + v + w + x);
+    return a ^ b ^ c ^ d ^ e ^ f ^ g ^ bits_of(u + v + w + x);
 }
 
 static void keep_values(struct coroutine *coroutine)
@@ -231,7 +238,7 @@ Test(coroutine, no_memory_for_a_stack_is_told, .init = setup, .fini = teardown)
 {
     struct stack stack;
     struct rlimit limit = { 1 << 20, 1 << 20 };
-#ifndef __SANITIZE_ADDRESS__
+#ifndef WITH_ASAN
     setrlimit(RLIMIT_AS, &limit);
     cr_assert(eq(int, stack_take(&stacks, STACK_MAX_BYTES, &stack), -ENOMEM));
 #else
@@ -306,7 +313,7 @@ Test(coroutine, an_overflow_is_named_and_ends_the_process, .init = setup, .fini 
                  "arrays elsewhere\n"));
 }
 
-#ifndef __SANITIZE_ADDRESS__ /* which also says what it thinks of it */
+#ifndef WITH_ASAN /* which also says what it thinks of it */
 Test(coroutine, other_faults_are_not_called_overflows, .init = setup, .fini = teardown)
 {
     char said[4096];
