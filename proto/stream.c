@@ -288,19 +288,17 @@ void rondo__stream_connection_lost(rondo_transport *t, int error)
         rondo_cancel(s->handler);
 }
 
-/* From among others that are drained, too, so nothing runs at once. */
+/* From among others that are drained, too, so nothing runs at once. A stream that was opened stays until its task ends: a
+ * handler may need it for what it has still to answer. */
 void rondo__stream_drained(rondo_transport *t)
 {
     rondo_stream *s = ((struct stream_state *)rondo_self(t))->stream;
     if (s == NULL) {
         rondo_close(t);
-        return;
-    }
-    s->is_drained = true;
-    if (s->reader != NULL)
-        task_wake_soon(s->reader, 0);
-    if (s->handler != NULL)
+    } else if (s->handler != NULL) {
+        s->is_drained = true;
         rondo_cancel(s->handler);
+    }
 }
 
 rondo_bytes rondo__stream_unused(const rondo_protocol *protocol, const void *self)

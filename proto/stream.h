@@ -23,7 +23,7 @@ struct rondo_stream {
     int error;           /* what the connection broke with */
     bool is_reading;     /* a task is inside of a call that reads */
     bool at_end;         /* the input has ended */
-    bool is_drained;     /* the server drains, and no more will come */
+    bool is_drained;     /* the server drains, and the handler has been given all */
     bool reading_paused; /* too much is unread */
     bool writing_paused;
 

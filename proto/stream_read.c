@@ -53,8 +53,6 @@ static void interrupted(rondo_task *task)
 /* Wait until there is more, or the end. Returns 0, or why there is none. */
 static int wait_for_more(rondo_stream *s)
 {
-    if (s->is_drained)
-        return -ECANCELED;
     int rc = task_may_wait("reading from a stream");
     if (rc < 0)
         return rc;

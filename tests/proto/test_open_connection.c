@@ -1,11 +1,13 @@
 /* Streams that tasks open, on real sockets of loopback: connecting, failing, being cancelled meanwhile, and what is
  * left. */
+#include <arpa/inet.h>
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <rondo/rondo.h>
@@ -21,6 +23,7 @@ static struct world world;
 static unsigned descriptors_before;
 static char said[1000];
 static rondo_server *upstream;
+static int other_port;
 
 static void say(const char *text, int number)
 {
@@ -377,6 +380,74 @@ Test(open_connection, the_server_drains_while_it_reads, IN_A_WORLD)
     snprintf(expected, sizeof expected, "read %d, sleep %d", -ECANCELED, -ECANCELED);
     cr_assert(eq(str, said, (char *)expected));
     close(listener);
+}
+
+static int connect_to(const char *url)
+{
+    struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    address.sin_port = htons((uint16_t)strtoul(strrchr(url, ':') + 1, NULL, 10));
+    cr_assert(zero(int, connect(fd, (struct sockaddr *)&address, sizeof address)));
+    return fd;
+}
+
+/* A handler that asks somebody else for each line. */
+static void ask_for_each(rondo_stream *s)
+{
+    rondo_stream *other;
+    rondo_bytes line, answer;
+    cr_assert(zero(int, rondo_open_connection(client_url("127.0.0.1", (unsigned)other_port), NULL, &other)));
+    while (rondo_readline(s, &line) > 0) {
+        rondo_stream_write(other, line);
+        if (rondo_readline(other, &answer) <= 0)
+            return;
+        rondo_stream_write(s, answer);
+    }
+}
+
+static const rondo_stream_protocol relaying = {
+    RONDO_STREAM_READER("relaying"),
+    .client_connected = ask_for_each,
+    .limit = 10,
+};
+
+static void echo_what_is_there(int fd)
+{
+    char bytes[100];
+    ssize_t size = recv(fd, bytes, sizeof bytes, MSG_DONTWAIT);
+    if (size > 0)
+        cr_assert(eq(int, (int)send(fd, bytes, (size_t)size, 0), (int)size));
+}
+
+/* Not all that had arrived has been given to the handler when the server drains; so it goes on. */
+Test(open_connection, a_server_that_drains_leaves_it_to_its_task, IN_A_WORLD)
+{
+    static const char lines[] = "line\nline\nline\nline\nline\n";
+    char received[100];
+    ssize_t answered = 0;
+    unsigned port = 0;
+    int listener = client_listen("127.0.0.1", &port, 1);
+    other_port = (int)port;
+    rondo_server *server = serve(&relaying, "tcp://127.0.0.1:0");
+    int client = connect_to(rondo_server_url(server, 0));
+    for (unsigned i = 0; i < 2; i++) { /* the second half waits: above twice the limit reading is paused */
+        cr_assert(eq(int, (int)send(client, lines, sizeof lines - 1, 0), (int)sizeof lines - 1));
+        turn(20);
+    }
+    int other = accept(listener, NULL, NULL);
+    cr_assert(ge(int, other, 0));
+    service_hooks.drain(&world.loop);
+    for (unsigned i = 0; i < 200; i++) {
+        echo_what_is_there(other);
+        turn(1);
+        ssize_t size = recv(client, received, sizeof received, MSG_DONTWAIT);
+        answered += size > 0 ? size : 0;
+    }
+    cr_assert(ge(int, (int)answered, 10));
+    close(client);
+    close(other);
+    close(listener);
+    turn_out();
 }
 
 /* A handler that passes on what its own client says to another server, both ways at a time, by a task more. */

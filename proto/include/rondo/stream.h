@@ -70,7 +70,7 @@ typedef struct rondo_stream_protocol {
  *   -ENODATA      the input ended before what was asked for was complete; what there was is given.    IncompleteReadError
  *   -EMSGSIZE     longer than the limit.    LimitOverrunError, ValueError
  *   -ECONNRESET, -EPIPE, -ETIMEDOUT, …   the connection broke; what was not read before is lost
- *   -ECANCELED    the task is cancelled, or the server drains and all that had arrived has been read
+ *   -ECANCELED    the task is cancelled: so is a handler when the server drains, and it has read all that had arrived
  *   -ETIMEDOUT    the task's time is up (rondo_timeout)
  *   -EBUSY        another task is reading from this stream
  *   -EPERM        it has to wait, and no task is calling
@@ -155,7 +155,8 @@ typedef struct rondo_connection_options {
  *
  *   url       "tcp://host:port", "unix:///path", "unix://@name"
  *   options   NULL: the defaults
- *   s         set on success. It is the calling task's: when that returns, the connection is closed, and the stream gone
+ *   s         set on success. It is the calling task's: when that returns, the connection is closed, and the stream gone;
+ *             a server that drains leaves it alone until then
  *
  * Returns 0; as rondo_create_connection, or what its connection_failed would be told, and `why` is a warning in the
  * log; -ECANCELED, -ETIMEDOUT: also of this task; -EPERM. */
