@@ -8,6 +8,8 @@
 #include <rondo/rondo.h>
 #include <rondo/testing.h>
 
+#include "support/pair.h"
+
 TestSuite(producer, .timeout = 30);
 
 /* What was called: r resume_producing, p pause_producing, s stop_producing; PW, RW and CL the protocol's. */
@@ -156,6 +158,10 @@ Test(producer, one_that_writes_later_is_asked_once)
     rondo_register_producer(transport, &producer, false);
     rondo_test_turn(test);
     rondo_test_advance(test, 1000);
+    rondo_pause_reading(transport);
+    rondo_test_turn(test);
+    rondo_resume_reading(transport);
+    rondo_test_turn(test);
     expect("r");
     write_bytes(transport, 150000); /* goes to the kernel at once, whole */
     rondo_test_turn(test);
@@ -260,6 +266,63 @@ Test(producer, beside_the_protocols_own_flow_control)
     expect("RW");
     over();
 }
+
+static void resume_by_writing_much(rondo_transport *t)
+{
+    note("RW");
+    write_bytes(t, 5000);
+}
+
+static const rondo_protocol eager = {
+    .name = "eager",
+    .pause_writing = pause_writing,
+    .resume_writing = resume_by_writing_much,
+};
+
+Test(producer, it_is_not_paused_twice)
+{
+    given(&eager, NULL);
+    rondo_test_set_room(peer, 0);
+    rondo_set_write_buffer_limits(transport, 1000, 100);
+    rondo_register_producer(transport, &producer, true);
+    write_bytes(transport, 2000);
+    expect("PWp");
+    rondo_test_set_room(peer, 2000);
+    rondo_test_turn(test);
+    expect("RWPW");
+    rondo_unregister_producer(transport);
+    over();
+}
+
+/* ---- on the ring, which tells of no send that nobody waits for -------------------------------------------------- */
+
+static rondo_producer of_pair;
+
+static void produce_for_pair(rondo_producer *p)
+{
+    rondo_write(p->transport, RONDO_BYTES("0123456789"));
+    if (++pieces == 100)
+        rondo_unregister_producer(p->transport);
+}
+
+static void begin_producing(struct pair *p)
+{
+    of_pair.resume_producing = produce_for_pair;
+    cr_assert(zero(int, rondo_register_producer(p->t, &of_pair, false)));
+    rondo_close(p->t);
+}
+
+Test(producer, on_the_ring)
+{
+    struct pair p = { .on_made = begin_producing };
+    pair_open(&p, &recording);
+    const char *text = peer_receive_text(&p);
+    cr_assert(eq(sz, strlen(text), 1000));
+    cr_assert(eq(uint, pieces, 100));
+    pair_close(&p);
+}
+
+/* ---- ends, in order ---------------------------------------------------------------------------------------------- */
 
 Test(producer, a_close_waits_for_one_that_streams_paused_or_not)
 {

@@ -330,6 +330,33 @@ Test(stream, beyond_the_limit_the_data_stay_and_can_be_taken)
     over();
 }
 
+static void keep_what_is_too_long(rondo_stream *s)
+{
+    static const rondo_bytes end = { "END", 3 };
+    rondo_bytes seen;
+    cr_assert(eq(int, (int)rondo_readuntil(s, &end, 1, &seen), -EMSGSIZE));
+    rondo_sleep(100);
+    say("%.*s", (int)seen.size, seen.data);
+}
+
+static const rondo_stream_protocol staring = {
+    RONDO_STREAM_READER("staring"),
+    .client_connected = keep_what_is_too_long,
+    .limit = 10,
+};
+
+Test(stream, what_was_shown_stays_although_it_was_not_taken)
+{
+    given(&staring);
+    feed("part, ");
+    feed("0123456789abcdef");
+    for (unsigned i = 0; i < 30; i++)
+        feed("more, so that another block is needed, and the first one let go, unless it is shown");
+    rondo_test_advance(test, 100);
+    expect("part, 0123456789abcd");
+    over();
+}
+
 /* ---- where the bytes lie --------------------------------------------------------------------------------- */
 
 static bool lies_in_a_buffer(rondo_bytes bytes)
