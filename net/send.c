@@ -321,8 +321,8 @@ void send_settle(rondo_transport *t)
     }
     if (transport_output_is_sent(t))
         producer_pull(t);
-    if (transport_is_ending(t) || t->send.in_kernel)
-        return;
+    if (transport_is_ending(t))
+        return; /* the producer has aborted it */
     struct item *due = items_due(t);
     if (due != NULL && due->kind == ITEM_FILE)
         file_settle(t, due);

@@ -267,6 +267,22 @@ Test(producer, beside_the_protocols_own_flow_control)
     over();
 }
 
+Test(producer, a_half_close_waits_for_one_that_streams)
+{
+    given(&plain, NULL);
+    rondo_register_producer(transport, &producer, true);
+    rondo_write_eof(transport);
+    rondo_test_turn(test);
+    cr_assert(not(rondo_test_sees_eof(peer)));
+    write_bytes(transport, 7);
+    rondo_unregister_producer(transport);
+    rondo_test_turn(test);
+    cr_assert(rondo_test_sees_eof(peer));
+    cr_assert(eq(sz, rondo_test_written(peer).size, 7));
+    cr_assert(not(rondo_is_closing(transport)));
+    over();
+}
+
 static void resume_by_writing_much(rondo_transport *t)
 {
     note("RW");
@@ -359,13 +375,20 @@ Test(producer, a_lost_connection_stops_it)
     over();
 }
 
+static void write_and_abort(rondo_transport *t)
+{
+    write_bytes(t, 5);
+    rondo_abort(t);
+}
+
 Test(producer, so_does_an_abort)
 {
     given(&plain, NULL);
-    when_resumed = rondo_abort;
+    when_resumed = write_and_abort;
     rondo_register_producer(transport, &producer, false);
     rondo_test_turn(test);
     expect("rsCL");
+    cr_assert(zero(sz, rondo_test_written(peer).size));
     over();
 }
 
