@@ -708,6 +708,29 @@ Test(app, help_shows_every_option, .init = cr_redirect_stdout)
         cr_assert_not_null(strstr(text, options[i]), "%s is missing", options[i]);
 }
 
+/* ---- a task that doesn't end ------------------------------------------------------------------------------ */
+
+static int stop_and_stay(void *argument)
+{
+    volatile bool stays = true;
+    rondo_stop(argument);
+    while (stays)
+        rondo_sleep(1000000);
+    return 0;
+}
+
+static int start_staying(rondo_loop *loop)
+{
+    const rondo_task_options options = { .run = stop_and_stay, .argument = loop };
+    return rondo_create_task(loop, &options, NULL);
+}
+
+Test(app, a_task_that_does_not_end_is_left_behind_at_the_drain_timeout)
+{
+    const rondo_app app = { .shards = 1, .shard_start = start_staying, .drain_timeout_ms = 100 };
+    cr_assert(zero(int, rondo_run(&app)));
+}
+
 /* ---- a stack that overflows ------------------------------------------------------------------------------ */
 
 __attribute__((noinline)) static unsigned dig(unsigned depth)
