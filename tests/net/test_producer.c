@@ -317,15 +317,16 @@ static rondo_producer of_pair;
 static void produce_for_pair(rondo_producer *p)
 {
     rondo_write(p->transport, RONDO_BYTES("0123456789"));
-    if (++pieces == 100)
-        rondo_unregister_producer(p->transport);
+    if (++pieces < 100)
+        return;
+    rondo_close(p->transport);
+    rondo_unregister_producer(p->transport);
 }
 
 static void begin_producing(struct pair *p)
 {
     of_pair.resume_producing = produce_for_pair;
     cr_assert(zero(int, rondo_register_producer(p->t, &of_pair, false)));
-    rondo_close(p->t);
 }
 
 Test(producer, on_the_ring)

@@ -342,18 +342,22 @@ static void keep_what_is_too_long(rondo_stream *s)
 static const rondo_stream_protocol staring = {
     RONDO_STREAM_READER("staring"),
     .client_connected = keep_what_is_too_long,
-    .limit = 10,
+    .limit = 600,
 };
 
 Test(stream, what_was_shown_stays_although_it_was_not_taken)
 {
+    static char text[701], more[401];
+    char expected[800];
+    memset(text, 'x', sizeof text - 1);
+    memset(more, 'y', sizeof more - 1);
     given(&staring);
     feed("part, ");
-    feed("0123456789abcdef");
-    for (unsigned i = 0; i < 30; i++)
-        feed("more, so that another block is needed, and the first one let go, unless it is shown");
+    feed(text);
+    feed(more); /* needs another block, and the first one would go, were it not shown */
     rondo_test_advance(test, 100);
-    expect("part, 0123456789abcd");
+    snprintf(expected, sizeof expected, "part, %.*s", 698, text);
+    expect(expected);
     over();
 }
 
@@ -742,6 +746,18 @@ Test(stream, a_handler_of_a_connection_that_was_another_protocols)
     expect("[");
     end_by_eof();
     expect("]");
+}
+
+Test(stream, one_that_has_not_begun_when_the_server_drains)
+{
+    test = rondo_test_open(NULL);
+    peer = rondo_test_connect(test, &before.protocol);
+    feed("upgrade\n");
+    rondo_stop(rondo_test_loop(test));
+    rondo_test_turn(test);
+    cr_assert_null(rondo_test_transport(peer));
+    expect("");
+    over();
 }
 
 static void data_received(rondo_transport *t, rondo_bytes data)
