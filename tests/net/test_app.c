@@ -731,6 +731,24 @@ Test(app, a_task_that_does_not_end_is_left_behind_at_the_drain_timeout)
     cr_assert(zero(int, rondo_run(&app)));
 }
 
+static int sleep_long(void *argument)
+{
+    (void)argument;
+    return rondo_sleep(1000000);
+}
+
+static int start_and_fail(rondo_loop *loop)
+{
+    const rondo_task_options options = { .run = sleep_long };
+    return rondo_create_task(loop, &options, NULL) < 0 ? -ENOMEM : -EXDEV;
+}
+
+Test(app, a_task_of_a_shard_that_can_not_start_ends)
+{
+    const rondo_app app = { .shards = 1, .shard_start = start_and_fail };
+    cr_assert(eq(int, rondo_run(&app), -EXDEV));
+}
+
 /* ---- a stack that overflows ------------------------------------------------------------------------------ */
 
 __attribute__((noinline)) static unsigned dig(unsigned depth)

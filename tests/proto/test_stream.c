@@ -334,9 +334,12 @@ static void keep_what_is_too_long(rondo_stream *s)
 {
     static const rondo_bytes end = { "END", 3 };
     rondo_bytes seen;
+    char copy[1000];
     cr_assert(eq(int, (int)rondo_readuntil(s, &end, 1, &seen), -EMSGSIZE));
+    memcpy(copy, seen.data, seen.size);
     rondo_sleep(100);
-    say("%.*s", (int)seen.size, seen.data);
+    cr_assert(zero(int, memcmp(copy, seen.data, seen.size)));
+    say("%zu", seen.size);
 }
 
 static const rondo_stream_protocol staring = {
@@ -348,7 +351,6 @@ static const rondo_stream_protocol staring = {
 Test(stream, what_was_shown_stays_although_it_was_not_taken)
 {
     static char text[701], more[401];
-    char expected[800];
     memset(text, 'x', sizeof text - 1);
     memset(more, 'y', sizeof more - 1);
     given(&staring);
@@ -356,8 +358,7 @@ Test(stream, what_was_shown_stays_although_it_was_not_taken)
     feed(text);
     feed(more); /* needs another block, and the first one would go, were it not shown */
     rondo_test_advance(test, 100);
-    snprintf(expected, sizeof expected, "part, %.*s", 698, text);
-    expect(expected);
+    expect("704");
     over();
 }
 
@@ -955,6 +956,7 @@ static const rondo_stream_protocol stubborn = { RONDO_STREAM_READER("stubborn"),
 Test(stream, the_connection_of_one_that_does_not_return_is_aborted)
 {
     given(&stubborn);
+    feed("part of a line, whose memory must not leak");
     stop();
     cr_assert(rondo_test_transport(peer) != NULL || strlen(said) > 100);
     said[0] = '\0';
