@@ -943,24 +943,24 @@ Test(stream, one_that_waits_for_something_else_is_cancelled)
 
 static void never_return(rondo_stream *s)
 {
+    volatile bool stays = true;
     rondo_bytes line;
-    for (unsigned i = 0; i < 1000000; i++) {
-        if (rondo_readline(s, &line) < 0)
-            say(".");
+    while (stays) {
+        rondo_readline(s, &line);
+        rondo_sleep(1);
     }
 }
 
 static const rondo_stream_protocol stubborn = { RONDO_STREAM_READER("stubborn"),
                                                 .client_connected = never_return };
 
-Test(stream, the_connection_of_one_that_does_not_return_is_aborted)
+Test(stream, one_that_does_not_return_is_left_behind)
 {
     given(&stubborn);
     feed("part of a line, whose memory must not leak");
     stop();
-    cr_assert(rondo_test_transport(peer) != NULL || strlen(said) > 100);
-    said[0] = '\0';
-    rondo_test_close(test);
+    cr_assert_not_null(rondo_test_transport(peer));
+    cr_assert(ge(uint, rondo_test_close(test), 1), "the test kit says that it is there");
 }
 
 /* ---- many ------------------------------------------------------------------------------------------------ */
