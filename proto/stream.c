@@ -29,6 +29,7 @@ static void begin(rondo_stream *s, rondo_transport *t, size_t limit)
 {
     struct stream_state *state = rondo_self(t);
     s->t = t;
+    s->state = state;
     s->loop = t->loop;
     s->limit = limit > 0 ? limit : RONDO_STREAM_LIMIT;
     if (s->limit > SIZE_MAX / 4)
@@ -54,8 +55,9 @@ static void end(rondo_stream *s)
     read_buffer_clear(&s->input);
     if (s->t == NULL)
         return;
-    ((struct stream_state *)rondo_self(s->t))->stream = NULL;
-    rondo_close(s->t);
+    s->state->stream = NULL;
+    if (stream_transport(s) != NULL)
+        rondo_close(s->t);
     s->t = NULL;
 }
 
@@ -308,47 +310,60 @@ rondo_bytes rondo__stream_unused(const rondo_protocol *protocol, const void *sel
     return state->stream != NULL ? state->stream->input.unread : (rondo_bytes){ 0 };
 }
 
+static void hand_over(rondo_stream *s)
+{
+    s->input.unread.size = 0; /* the next protocol has got it */
+    detach(s->state, 0);
+}
+
+void stream_notice_hand_over(rondo_stream *s)
+{
+    if (s->t != NULL && stream_transport(s) == NULL)
+        hand_over(s);
+}
+
 void rondo__stream_release(const rondo_protocol *protocol, void *self)
 {
-    struct stream_state *state = self;
+    const struct stream_state *state = self;
     (void)protocol;
-    if (state->stream == NULL)
-        return;
-    if (!state->stream->input.is_borrowed)
-        read_buffer_take(&state->stream->input,
-                         state->stream->input.unread.size); /* the next protocol has got it */
-    detach(state, 0);
+    if (state->stream != NULL)
+        hand_over(state->stream);
 }
 
 /* ---- writing --------------------------------------------------------------------------------------------- */
 
 void rondo_stream_write(rondo_stream *s, rondo_bytes data)
 {
-    if (s->t != NULL)
-        rondo_write(s->t, data);
+    rondo_transport *t = stream_transport(s);
+    if (t != NULL)
+        rondo_write(t, data);
 }
 
 void rondo_stream_writelines(rondo_stream *s, const rondo_bytes *lines, size_t count)
 {
-    if (s->t != NULL)
-        rondo_writelines(s->t, lines, count);
+    rondo_transport *t = stream_transport(s);
+    if (t != NULL)
+        rondo_writelines(t, lines, count);
 }
 
 void rondo_stream_write_eof(rondo_stream *s)
 {
-    if (s->t != NULL)
-        rondo_write_eof(s->t);
+    rondo_transport *t = stream_transport(s);
+    if (t != NULL)
+        rondo_write_eof(t);
 }
 
 bool rondo_stream_can_write_eof(const rondo_stream *s)
 {
-    return s->t != NULL && rondo_can_write_eof(s->t);
+    const rondo_transport *t = stream_transport(s);
+    return t != NULL && rondo_can_write_eof(t);
 }
 
 /* As asyncio: one turn for a connection that is closing, so that who writes on and on hears of its end. */
 static int let_it_close(const rondo_stream *s)
 {
-    bool is_closing = s->t != NULL && rondo_is_closing(s->t);
+    const rondo_transport *t = stream_transport(s);
+    bool is_closing = t != NULL && rondo_is_closing(t);
     return is_closing ? rondo_sleep(0) : 0;
 }
 
@@ -357,7 +372,7 @@ int rondo_drain(rondo_stream *s)
     int rc = s->error < 0 ? s->error : let_it_close(s);
     if (rc < 0)
         return rc;
-    if (s->t == NULL)
+    if (stream_transport(s) == NULL)
         return s->error < 0 ? s->error : -ECONNRESET;
     while (s->writing_paused) {
         rc = task_may_wait("rondo_drain");
@@ -371,24 +386,27 @@ int rondo_drain(rondo_stream *s)
 
 void rondo_stream_close(rondo_stream *s)
 {
-    if (s->t != NULL)
-        rondo_close(s->t);
+    rondo_transport *t = stream_transport(s);
+    if (t != NULL)
+        rondo_close(t);
 }
 
 void rondo_stream_abort(rondo_stream *s)
 {
-    if (s->t != NULL)
-        rondo_abort(s->t);
+    rondo_transport *t = stream_transport(s);
+    if (t != NULL)
+        rondo_abort(t);
 }
 
 bool rondo_stream_is_closing(const rondo_stream *s)
 {
-    return s->t == NULL || rondo_is_closing(s->t);
+    const rondo_transport *t = stream_transport(s);
+    return t == NULL || rondo_is_closing(t);
 }
 
 int rondo_stream_wait_closed(rondo_stream *s)
 {
-    while (s->t != NULL) {
+    while (stream_transport(s) != NULL) {
         int rc = task_may_wait("rondo_stream_wait_closed");
         if (rc == 0)
             rc = stream_wait(s);
@@ -400,12 +418,13 @@ int rondo_stream_wait_closed(rondo_stream *s)
 
 int rondo_stream_get_extra_info(const rondo_stream *s, const char *name, void *value, size_t size)
 {
-    return s->t != NULL ? rondo_get_extra_info(s->t, name, value, size) : -ENOTCONN;
+    const rondo_transport *t = stream_transport(s);
+    return t != NULL ? rondo_get_extra_info(t, name, value, size) : -ENOTCONN;
 }
 
 rondo_transport *rondo_stream_transport(const rondo_stream *s)
 {
-    return s->t;
+    return stream_transport(s);
 }
 
 int rondo_start_server(rondo_loop *loop, const rondo_stream_protocol *protocol, const char *url,

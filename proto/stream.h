@@ -10,11 +10,15 @@
 #include <rondo/stream.h>
 
 #include "core/task.h"
+#include "net/transport.h"
 #include "proto/read_buffer.h"
+
+struct stream_state;
 
 struct rondo_stream {
     /* Two cache lines: what reading and writing touch. */
-    rondo_transport *t; /* NULL: lost, or another protocol's */
+    rondo_transport *t; /* NULL: lost */
+    struct stream_state *state;
     rondo_loop *loop;
     struct read_buffer input;
     const void *kept_buffer; /* of the shard, in which the slice lies that was given last; NULL: in none */
@@ -39,6 +43,12 @@ struct stream_state {
     bool has_begun;
 };
 
+/* Its transport; NULL: lost, or another protocol's. */
+static inline rondo_transport *stream_transport(const rondo_stream *s)
+{
+    return s->t != NULL && s->t->self->state == (char *)s->state ? s->t : NULL;
+}
+
 /* Wait for stream_wake, or for the task's refusal: which is not heeded while a draining server finishes what is here. */
 int stream_wait(rondo_stream *s);
 
@@ -50,6 +60,9 @@ rondo_stream *stream_open(rondo_transport *t, rondo_task *owner, size_t limit);
 
 /* Called by stream_opened. */
 void stream_connected(rondo_transport *t);
+
+/* If the transport is another protocol's now, that was the end of the input, and what was unread is that one's. */
+void stream_notice_hand_over(rondo_stream *s);
 
 /* Let go of the slice given last. */
 void stream_release_slice(rondo_stream *s);

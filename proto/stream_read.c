@@ -12,6 +12,7 @@ static int begin(rondo_stream *s)
     if (s->error < 0)
         return s->error;
     s->is_reading = true;
+    stream_notice_hand_over(s);
     stream_release_slice(s);
     read_buffer_begin(&s->input);
     return 0;
@@ -20,8 +21,9 @@ static int begin(rondo_stream *s)
 static void resume(rondo_stream *s)
 {
     s->reading_paused = false;
-    if (s->t != NULL)
-        rondo_resume_reading(s->t);
+    rondo_transport *t = stream_transport(s);
+    if (t != NULL)
+        rondo_resume_reading(t);
 }
 
 static ssize_t give(rondo_stream *s, size_t size, rondo_bytes *data)

@@ -229,6 +229,15 @@ static int spawn(struct handler *handler)
     return 0;
 }
 
+/* Whom some hand their connection to. */
+static void ignore(rondo_transport *t, rondo_bytes data)
+{
+    unsigned *state = rondo_self(t);
+    must(*state == 0 && data.size > 0);
+}
+
+static const rondo_protocol sink = { .name = "sink", .size = sizeof(unsigned), .data_received = ignore };
+
 static int act(struct handler *handler)
 {
     switch (dice(12)) {
@@ -266,6 +275,10 @@ static int act(struct handler *handler)
         return dice(2) == 0 ? rondo_stream_wait_closed(handler->stream) : 0;
     case 2:
         rondo_stream_write_eof(handler->stream);
+        return 0;
+    case 3:
+        if (rondo_stream_transport(handler->stream) != NULL)
+            rondo_set_protocol(rondo_stream_transport(handler->stream), &sink);
         return 0;
     default:
         return 0;

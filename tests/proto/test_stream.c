@@ -806,6 +806,57 @@ Test(stream, a_connection_that_becomes_another_protocols)
     over();
 }
 
+struct later {
+    unsigned zero[10];
+};
+
+static void count_zeros(rondo_transport *t, rondo_bytes data)
+{
+    const struct later *self = rondo_self(t);
+    unsigned zeros = 0;
+    for (unsigned i = 0; i < 10; i++)
+        zeros += self->zero[i] == 0;
+    say("{%u %.*s}", zeros, (int)data.size, data.data);
+}
+
+static const rondo_protocol later = {
+    .name = "later",
+    .size = sizeof(struct later),
+    .data_received = count_zeros,
+    .connection_lost = connection_lost,
+};
+
+static void upgrade_and_return(rondo_stream *s)
+{
+    rondo_bytes line;
+    tell(rondo_readline(s, &line), line);
+    cr_assert(zero(int, rondo_set_protocol(rondo_stream_transport(s), &later)));
+    rondo_stream_write(s, RONDO_BYTES("dropped"));
+    rondo_stream_close(s);
+    cr_assert(rondo_stream_is_closing(s));
+    if (line.data[0] == 'r')
+        tell(rondo_read(s, 10, &line), line);
+}
+
+static const rondo_stream_protocol passing = { RONDO_STREAM_READER("passing"),
+                                               .client_connected = upgrade_and_return };
+
+Test(stream, one_that_hands_its_connection_on_may_return_at_once)
+{
+    static const char *const words[] = { "upgrade\nraw ", "read on\nraw " };
+    for (unsigned i = 0; i < 2; i++) {
+        given(&passing);
+        feed(words[i]);
+        feed("bytes");
+        expect(i == 0 ? "8<upgrade\n>{10 raw }{10 bytes}" : "8<read on\n>0<>{10 raw }{10 bytes}");
+        cr_assert_not_null(rondo_test_transport(peer));
+        expect_written("");
+        rondo_test_feed_eof(peer);
+        expect("{lost 0}");
+        over();
+    }
+}
+
 /* ---- the server drains ----------------------------------------------------------------------------------- */
 
 static void stop(void)
