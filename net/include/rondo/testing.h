@@ -53,6 +53,9 @@
  * kernel is another one: it does what you tell it, and nothing else happens. Each call below lets everything happen
  * that follows from it, callbacks included, before it returns; only time stands still, until rondo_test_advance.
  *
+ * Handlers and tasks run here as in a shard; they sleep until rondo_test_advance, and one that has not returned at the end
+ * is counted by rondo_test_close.
+ *
  * There are no addresses here: rondo_create_server says -ENOTSUP, and a connection that your protocol makes
  * (rondo_create_connection) fails, as to nowhere.
  *
