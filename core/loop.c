@@ -5,9 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
-
-#include "core/task.h"
 
 #define NS_PER_MS 1000000
 
@@ -137,6 +136,13 @@ void rondo_call_cancel(rondo_call *call)
 
 static rondo_call closed_mailbox;
 
+/* Not by write(2): that is a cancellation point, and a thread cancelled in it would count as posting for ever. */
+static void wake(const rondo_loop *loop)
+{
+    const uint64_t one = 1;
+    syscall(SYS_write, loop->wake_fd, &one, sizeof one);
+}
+
 static int put_into_mailbox(rondo_loop *loop, rondo_call *call)
 {
     rondo_call *newest = atomic_load_explicit(&loop->mailbox, memory_order_relaxed);
@@ -147,7 +153,7 @@ static int put_into_mailbox(rondo_loop *loop, rondo_call *call)
     } while (!atomic_compare_exchange_weak_explicit(&loop->mailbox, &newest, call, memory_order_release,
                                                     memory_order_relaxed));
     if (newest == NULL) /* else whoever posted first has woken it, and it has not looked yet */
-        eventfd_write(loop->wake_fd, 1);
+        wake(loop);
     return 0;
 }
 
@@ -233,7 +239,7 @@ void loop_refuse_posts(rondo_loop *loop)
 void loop_close(rondo_loop *loop)
 {
     loop_refuse_posts(loop);
-    tasks_close(loop);
+    assert(loop->tasks == NULL);
     engine_close(loop->engine);
     loop->engine = NULL;
     loop_here = NULL;

@@ -82,6 +82,7 @@ void service_init(struct service *service, rondo_loop *loop, struct service_sett
 
 void service_close(struct service *service)
 {
+    tasks_close(service->loop);
     assert(list_is_empty(&service->transports) && list_is_empty(&service->lingering));
     assert(list_is_empty(&service->servers) && !rondo_timer_is_running(&service->linger_timer));
     service->loop->upstairs = NULL;

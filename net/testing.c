@@ -188,10 +188,9 @@ static unsigned count_timers(const struct timers *timers)
 }
 
 /* Behind shard_stop: nobody is left who could want them. */
-static unsigned count_left(const rondo_test *test)
+static unsigned count_left(const rondo_test *test, unsigned tasks)
 {
     unsigned timers = count_timers(&test->loop.timers), calls = count_links(&test->loop.soon);
-    unsigned tasks = tasks_count(&test->loop);
     const char *violation = simulated_violation(test->loop.engine);
     if (timers > 0)
         rondo_log(RONDO_LOG_ERROR, "%u timers still run: cancel them in connection_lost or shard_stop",
@@ -212,8 +211,9 @@ unsigned rondo_test_close(rondo_test *test)
         return 0;
     end_connections(test);
     loop_refuse_posts(&test->loop);
+    unsigned tasks = tasks_count(&test->loop);
     service_hooks.stop(&test->loop);
-    unsigned left = count_left(test);
+    unsigned left = count_left(test, tasks);
     while (!list_is_empty(&test->peers))
         free_peer(rondo_container_of(test->peers.next, rondo_test_peer, in_test));
     loop_close(&test->loop);

@@ -16,8 +16,6 @@ struct opening {
     int error;
 };
 
-const rondo_stream_protocol stream_opened = { RONDO_STREAM_READER("an opened stream") };
-
 static void over(struct opening *opening, int error)
 {
     opening->connector = NULL;
@@ -25,7 +23,7 @@ static void over(struct opening *opening, int error)
     task_wake_soon(opening->task, 0);
 }
 
-void stream_connected(rondo_transport *t)
+static void connection_made(rondo_transport *t)
 {
     struct opening *opening = rondo_connector_context(rondo_get_connector(t));
     opening->stream = stream_open(t, opening->task, opening->limit);
@@ -36,6 +34,21 @@ void stream_connected(rondo_transport *t)
     }
     over(opening, opening->stream == NULL ? -ENOMEM : 0);
 }
+
+/* As RONDO_STREAM_READER, but that nobody handles it. */
+static const rondo_protocol opened = {
+    .name = "an opened stream",
+    .size = sizeof(struct stream_state),
+    .connection_made = connection_made,
+    .data_received = rondo__stream_data_received,
+    .eof_received = rondo__stream_eof_received,
+    .pause_writing = rondo__stream_pause_writing,
+    .resume_writing = rondo__stream_resume_writing,
+    .connection_lost = rondo__stream_connection_lost,
+    ._drained = rondo__stream_drained,
+    ._unused = rondo__stream_unused,
+    ._release = rondo__stream_release,
+};
 
 static void connection_failed(rondo_connector *connector, int error, const char *why)
 {
@@ -62,7 +75,7 @@ int rondo_open_connection(const char *url, const rondo_connection_options *optio
     struct opening opening = { .task = task, .limit = options->limit };
     const rondo_client_options client = {
         .url = url,
-        .protocol = &stream_opened.protocol,
+        .protocol = &opened,
         .local_url = options->local_url,
         .timeout_ms = options->timeout_ms,
         .happy_eyeballs_delay_ms = options->happy_eyeballs_delay_ms,

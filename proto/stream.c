@@ -145,10 +145,7 @@ static rondo_stream *stream_of(rondo_transport *t)
 
 void rondo__stream_connection_made(rondo_transport *t)
 {
-    if (table_of(t) == &stream_opened)
-        stream_connected(t);
-    else
-        start_handler(t);
+    start_handler(t);
 }
 
 /* ---- waking ---------------------------------------------------------------------------------------------- */

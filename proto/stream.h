@@ -52,14 +52,8 @@ static inline rondo_transport *stream_transport(const rondo_stream *s)
 /* Wait for stream_wake, or for the task's refusal: which is not heeded while a draining server finishes what is here. */
 int stream_wait(rondo_stream *s);
 
-/* The protocol of opened streams. Its connector's context is a struct opening. */
-extern const rondo_stream_protocol stream_opened;
-
 /* A stream of this transport, which has none. NULL: no memory. */
 rondo_stream *stream_open(rondo_transport *t, rondo_task *owner, size_t limit);
-
-/* Called by stream_opened. */
-void stream_connected(rondo_transport *t);
 
 /* If the transport is another protocol's now, that was the end of the input, and what was unread is that one's. */
 void stream_notice_hand_over(rondo_stream *s);

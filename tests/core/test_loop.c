@@ -627,3 +627,31 @@ Test(loop, a_call_soon_from_another_thread_is_caught, .init = open_loop, .signal
 }
 
 #endif
+
+static sem_t is_cancelled;
+
+/* Its cancellation waits for it, and comes at the next cancellation point. */
+static void *post_when_cancelled(void *unused)
+{
+    int before;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+    sem_wait(&is_cancelled);
+    pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &before);
+    rondo_post(&loop, &a.call, note_called);
+    pthread_testcancel();
+    return unused;
+}
+
+Test(loop, a_thread_that_is_cancelled_is_so_behind_its_post, .init = open_loop)
+{
+    pthread_t thread;
+    sem_init(&is_cancelled, 0, 0);
+    cr_assert_eq(pthread_create(&thread, NULL, post_when_cancelled, NULL), 0);
+    pthread_cancel(thread);
+    sem_post(&is_cancelled);
+    pthread_join(thread, NULL);
+    turn();
+    assert_ran("a");
+    loop_close(&loop);
+    loop_free(&loop); /* which waits for those who are posting */
+}

@@ -50,6 +50,7 @@ static void teardown(void)
     cr_assert(zero(uint, loop.users));
     cr_assert(list_is_empty(&loop.soon));
     cr_assert(timers_are_empty(&loop.timers));
+    tasks_close(&loop);
     loop_close(&loop);
     loop_free(&loop);
 }
@@ -509,6 +510,7 @@ Test(task, one_that_does_not_end_is_left_behind_by_an_abort, .init = setup)
     turn(300);
     cr_assert(zero(uint, loop.users));
     cr_assert(eq(uint, tasks_count(&loop), 2));
+    tasks_close(&loop);
     loop_close(&loop);
     loop_free(&loop);
 }
