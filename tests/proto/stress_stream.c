@@ -400,7 +400,7 @@ int main(int argc, char **argv)
 {
     uint64_t first =
         getenv("RONDO_SEED") != NULL ? number_of(getenv("RONDO_SEED")) : (uint64_t)time(NULL) * 1000003;
-    uint64_t count = 1500;
+    uint64_t count = 1000;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc)
             first = number_of(argv[++i]);

@@ -9,7 +9,7 @@ import sys
 import unittest
 
 TRACE = sys.argv.pop(1)
-SCENARIOS = 2000
+SCENARIOS = 1500
 
 
 class Reader(asyncio.StreamReader):

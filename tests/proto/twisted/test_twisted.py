@@ -10,8 +10,9 @@ import subprocess
 import sys
 
 try:
-    from twisted.internet import defer, endpoints, protocol, reactor, task, utils
+    from twisted.internet import defer, endpoints, interfaces, protocol, reactor, task, utils
     from twisted.protocols import basic
+    from zope.interface import implementer
 except ImportError:
     print("skipped: no python3-twisted")
     sys.exit(77)
@@ -120,10 +121,17 @@ def talk_by_a_factory(program, *options):
 
 @defer.inlineCallbacks
 def be_a_server(api, receiver, words, wanted):
-    """A server of theirs, of any receiver of lines, and our client."""
+    """A server of theirs, of any receiver of lines, and our client, whose half-close must not be the end of all to it."""
 
+    @implementer(interfaces.IHalfCloseableProtocol)
     class Line(receiver):
         delimiter = b"\n"
+
+        def readConnectionLost(self):
+            self.transport.loseConnection()
+
+        def writeConnectionLost(self):
+            pass
 
         def connectionMade(self):
             self.sendLine(b"welcome")
