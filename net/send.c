@@ -319,10 +319,11 @@ void send_settle(rondo_transport *t)
         engine_expect(t->loop->engine, &t->send); /* whoever marked us waits for its end */
         return;
     }
-    if (transport_output_is_sent(t))
+    if (producer_is_there(t) && transport_output_is_sent(t)) {
         producer_pull(t);
-    if (transport_is_ending(t))
-        return; /* the producer has aborted it */
+        if (transport_is_ending(t))
+            return; /* the producer has aborted it */
+    }
     struct item *due = items_due(t);
     if (due != NULL && due->kind == ITEM_FILE)
         file_settle(t, due);
