@@ -18,8 +18,18 @@ static void fail(const char *what, int error)
 
 static void print(rondo_bytes data)
 {
+    if (has_failed)
+        return; /* once is enough */
     if (fwrite(data.data, 1, data.size, stdout) != data.size || fflush(stdout) != 0)
         fail("standard output", -errno);
+}
+
+/* How a word is sent. Returns how many slices. */
+static size_t slices_of(const char *word, rondo_bytes slices[2])
+{
+    slices[0] = (rondo_bytes){ word, strlen(word) };
+    slices[1] = RONDO_BYTES("\n");
+    return is_raw ? 1 : 2;
 }
 
 /* ---- standard input: read by a thread of its own, since that blocks, and posted to the shard ---- */
@@ -74,11 +84,9 @@ static bool is_paused;
 
 static void send_words(rondo_transport *t)
 {
-    for (char **word = words + 1; *word != NULL; word++) {
-        rondo_write(t, (rondo_bytes){ *word, strlen(*word) });
-        if (!is_raw)
-            rondo_write_static(t, RONDO_BYTES("\n"));
-    }
+    rondo_bytes slices[2];
+    for (char **word = words + 1; *word != NULL; word++)
+        rondo_writelines(t, slices, slices_of(*word, slices));
     rondo_write_eof(t);
 }
 
@@ -177,22 +185,31 @@ static int send_input_on(void *argument)
     return rc;
 }
 
-static int converse(void *argument)
+static void send_words_on(rondo_stream *s)
 {
-    const rondo_task_options sending = { .run = send_input_on, .name = "standard input" };
+    rondo_bytes slices[2];
+    for (char **word = words + 1; *word != NULL; word++)
+        rondo_stream_writelines(s, slices, slices_of(*word, slices));
+    rondo_stream_write_eof(s);
+}
+
+static int converse(rondo_loop *loop)
+{
     rondo_stream *s;
     rondo_bytes data;
-    ssize_t size = rondo_open_connection(words[0], NULL, &s);
-    if (size < 0) {
+    ssize_t size;
+    if (rondo_open_connection(words[0], NULL, &s) < 0) {
         has_failed = true; /* why, the library has said */
-        return -ECANCELED;
+        return 0;
     }
-    rondo_task_options options = sending;
-    options.argument = s;
+    const rondo_task_options sending = { .run = send_input_on, .argument = s, .name = "standard input" };
+    int rc = 0;
     if (words[1] != NULL)
-        send_words(rondo_stream_transport(s));
-    else if ((size = rondo_create_task(argument, &options, NULL)) < 0)
-        return (int)size;
+        send_words_on(s);
+    else
+        rc = rondo_create_task(loop, &sending, NULL);
+    if (rc < 0)
+        return rc;
     while ((size = rondo_read(s, sizeof input.bytes, &data)) > 0)
         print(data);
     return (int)size;

@@ -184,7 +184,7 @@ static void say_overflow(const struct coroutine *c)
     const struct iovec line[] = {
         slice_of("error: "),
         slice_of(c->name != NULL ? c->name : "a coroutine"),
-        slice_of(": its stack has overflown: give it more (stack_size), or keep large arrays elsewhere\n"),
+        slice_of(": its stack has overflowed: give it more (stack_size), or keep large arrays elsewhere\n"),
     };
     ssize_t written = writev(STDERR_FILENO, line, 3);
     (void)written; /* there is nobody else to tell */
@@ -194,7 +194,7 @@ static void say_overflow(const struct coroutine *c)
 static void faulted(int signal_number, siginfo_t *info, void *context)
 {
     (void)context;
-    if (running != NULL && info->si_code > 0 && stack_is_overflown_at(&running->stack, info->si_addr))
+    if (running != NULL && info->si_code > 0 && stack_overflows_at(&running->stack, info->si_addr))
         say_overflow(running);
     signal(signal_number, SIG_DFL);
     if (info->si_code <= 0)

@@ -2,7 +2,7 @@
  *
  *   coroutine_new ---------------> [ coroutine_resume -> runs -> coroutine_suspend ]* -> run returns -> coroutine_free
  *
- * They stand alone: this file, core/stack and core/switch need nothing of rondo's but a log line at an overflow. Who
+ * They stand alone: this file, core/stack and core/switch need nothing of rondo's but to know whether the kernel has guard pages. Who
  * resumes one goes on when it suspends, or returns; a coroutine may resume another one. Nothing is a system call but
  * the making of new stacks.
  *
@@ -64,7 +64,7 @@ struct coroutine *coroutine_running(void);
  * it would have anyway. Not where somebody else handles SIGSEGV: a program, or a sanitizer. */
 void coroutine_watch_overflows(void);
 
-/* For that handler each thread needs a stack that isn't the one that has overflown. Returns 0 or -ENOMEM; undone by
+/* For that handler each thread needs a stack that isn't the one that has overflowed. Returns 0 or -ENOMEM; undone by
  * _end. */
 int coroutine_begin_thread(void);
 void coroutine_end_thread(void);

@@ -20,18 +20,18 @@ static struct spare_stack *spare_of(const struct stack *stack)
     return (struct spare_stack *)(stack->low + stack->size_bytes) - 1;
 }
 
-static size_t class_bytes(unsigned class)
+static size_t class_bytes(unsigned size_class)
 {
-    return (size_t)STACK_MIN_BYTES << class;
+    return (size_t)STACK_MIN_BYTES << size_class;
 }
 
 /* STACK_SIZE_CLASSES: there is none so large. */
 static unsigned class_of(size_t size_bytes)
 {
-    unsigned class = 0;
-    while (class < STACK_SIZE_CLASSES && class_bytes(class) < size_bytes)
-        class ++;
-    return class;
+    unsigned size_class = 0;
+    while (size_class < STACK_SIZE_CLASSES && class_bytes(size_class) < size_bytes)
+        size_class++;
+    return size_class;
 }
 
 /* A mapping of its own for each guard would make two of each stack, and a process may have 65530. */
@@ -70,15 +70,15 @@ void stacks_init(struct stacks *stacks)
 
 int stack_take(struct stacks *stacks, size_t size_bytes, struct stack *stack)
 {
-    unsigned class = class_of(size_bytes);
-    if (class == STACK_SIZE_CLASSES)
+    unsigned size_class = class_of(size_bytes);
+    if (size_class == STACK_SIZE_CLASSES)
         return -EINVAL;
-    struct spare_stack *spare = stacks->spare[class];
+    struct spare_stack *spare = stacks->spare[size_class];
     if (spare == NULL)
-        return map(stacks, class_bytes(class), stack);
-    stacks->spare[class] = spare->next;
+        return map(stacks, class_bytes(size_class), stack);
+    stacks->spare[size_class] = spare->next;
     stacks->spare_count--;
-    *stack = (struct stack){ (char *)(spare + 1) - class_bytes(class), class_bytes(class) };
+    *stack = (struct stack){ (char *)(spare + 1) - class_bytes(size_class), class_bytes(size_class) };
     return 0;
 }
 
@@ -90,19 +90,19 @@ void stack_put(struct stacks *stacks, const struct stack *stack)
         unmap(stack);
         return;
     }
-    unsigned class = class_of(stack->size_bytes);
+    unsigned size_class = class_of(stack->size_bytes);
     struct spare_stack *spare = spare_of(stack);
-    spare->next = stacks->spare[class];
-    stacks->spare[class] = spare;
+    spare->next = stacks->spare[size_class];
+    stacks->spare[size_class] = spare;
     stacks->spare_count++;
 }
 
 void stacks_close(struct stacks *stacks)
 {
-    for (unsigned class = 0; class < STACK_SIZE_CLASSES; class ++) {
+    for (unsigned size_class = 0; size_class < STACK_SIZE_CLASSES; size_class++) {
         struct stack stack;
-        while (stacks->spare[class] != NULL) {
-            stack_take(stacks, class_bytes(class), &stack);
+        while (stacks->spare[size_class] != NULL) {
+            stack_take(stacks, class_bytes(size_class), &stack);
             unmap(&stack);
         }
     }

@@ -42,7 +42,7 @@ void stack_put(struct stacks *stacks, const struct stack *stack);
 void stacks_close(struct stacks *stacks);
 
 /* Is it the guard of this stack? */
-static inline bool stack_is_overflown_at(const struct stack *stack, const void *address)
+static inline bool stack_overflows_at(const struct stack *stack, const void *address)
 {
     const char *byte = address;
     return byte < stack->low && byte >= stack->low - STACK_GUARD_BYTES;

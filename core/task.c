@@ -9,7 +9,6 @@
 
 #define REFUSALS_MAX 100 /* while the shard aborts: enough for any clean-up that is in earnest */
 
-/* Of a shard. */
 struct tasks {
     struct stacks stacks;
     struct rondo_link all; /* those ended, too, that may still be joined */

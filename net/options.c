@@ -199,13 +199,29 @@ static void help(const struct parse *parse)
     fputs(common_help, stdout);
 }
 
+/* NULL: it is not for servers alone. */
+static const char *name_of_servers_option(int option)
+{
+    switch (option) {
+    case 'l':
+        return "--listen";
+    case 's':
+        return "--shards";
+    case OPTION_BACKLOG:
+        return "--backlog";
+    case OPTION_MAX:
+        return "--max-connections";
+    default:
+        return NULL;
+    }
+}
+
 static void take(struct parse *parse, int option, const char *value)
 {
     rondo_app *app = parse->app;
-    bool is_servers = option == 'l' || option == 's' || option == OPTION_BACKLOG || option == OPTION_MAX;
-    if (is_servers && !parse->is_server) {
-        usage(parse, "--listen, --shards, --backlog, --max-connections", NULL,
-              "are for servers, and this is none");
+    const char *servers = name_of_servers_option(option);
+    if (servers != NULL && !parse->is_server) {
+        usage(parse, servers, NULL, "is for servers, and this program is none");
         return;
     }
     switch (option) {

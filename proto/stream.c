@@ -173,7 +173,8 @@ static void interrupted(rondo_task *task)
         task_wake_soon(task, -ETIMEDOUT);
 }
 
-int stream_wait(rondo_stream *s)
+/* Wait for wake_waiters, or for the task's refusal, unless that is not heeded. */
+static int wait_here(rondo_stream *s)
 {
     rondo_task *task = rondo_current_task();
     list_push(&s->waiters, &task->waiting);
@@ -374,7 +375,7 @@ int rondo_drain(rondo_stream *s)
     while (s->writing_paused) {
         rc = task_may_wait("rondo_drain");
         if (rc == 0)
-            rc = stream_wait(s);
+            rc = wait_here(s);
         if (rc < 0)
             return rc;
     }
@@ -406,7 +407,7 @@ int rondo_stream_wait_closed(rondo_stream *s)
     while (stream_transport(s) != NULL) {
         int rc = task_may_wait("rondo_stream_wait_closed");
         if (rc == 0)
-            rc = stream_wait(s);
+            rc = wait_here(s);
         if (rc < 0)
             return rc;
     }

@@ -13,7 +13,11 @@
 #include "net/transport.h"
 #include "proto/read_buffer.h"
 
-struct stream_state;
+/* The state of a connection: rondo_self. */
+struct stream_state {
+    rondo_stream *stream; /* NULL: it has ended */
+    bool has_begun;
+};
 
 struct rondo_stream {
     /* Two cache lines: what reading and writing touch. */
@@ -37,20 +41,11 @@ struct rondo_stream {
     void (*client_connected)(rondo_stream *s);
 };
 
-/* The state of a connection: rondo_self. */
-struct stream_state {
-    rondo_stream *stream; /* NULL: it has ended */
-    bool has_begun;
-};
-
 /* Its transport; NULL: lost, or another protocol's. */
 static inline rondo_transport *stream_transport(const rondo_stream *s)
 {
     return s->t != NULL && s->t->self->state == (char *)s->state ? s->t : NULL;
 }
-
-/* Wait for stream_wake, or for the task's refusal: which is not heeded while a draining server finishes what is here. */
-int stream_wait(rondo_stream *s);
 
 /* A stream of this transport, which has none. NULL: no memory. */
 rondo_stream *stream_open(rondo_transport *t, rondo_task *owner, size_t limit);

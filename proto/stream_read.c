@@ -93,45 +93,53 @@ ssize_t rondo_readexactly(rondo_stream *s, size_t size, rondo_bytes *data)
     return s->input.unread.size < size ? give_incomplete(s, data) : give(s, size, data);
 }
 
-enum found { FOUND, TOO_LONG, ENDED };
+/* TOO_LONG: so many bytes, `start`, hold no separator. */
+struct found {
+    enum { FOUND, TOO_LONG, ENDED } what;
+    size_t start, end;
+};
 
-/* Returns 0 and what was found, with its start and its end; or why nothing can be. TOO_LONG: so many bytes, `start`,
- * hold no separator. */
-static int find(rondo_stream *s, struct separator_search *search, enum found *found, size_t *start,
-                size_t *end)
+static void look(rondo_stream *s, struct separator_search *search, struct found *found)
 {
-    while (!separator_search_step(search, s->input.unread, start, end)) {
-        *start = search->from;
-        *found = search->from > s->limit ? TOO_LONG : ENDED;
-        if (*found == TOO_LONG || s->at_end)
-            return 0;
-        int rc = wait_for_more(s);
-        if (rc < 0)
-            return rc;
+    if (separator_search_step(search, s->input.unread, &found->start, &found->end)) {
+        found->what = found->start > s->limit ? TOO_LONG : FOUND;
+        return;
     }
-    *found = *start > s->limit ? TOO_LONG : FOUND;
-    return 0;
+    found->start = search->from;
+    found->what = search->from > s->limit ? TOO_LONG : ENDED;
+}
+
+/* Begin to read, and wait for a separator, the limit, or the end. Returns 0, or why there will be none of them. */
+static ssize_t find(rondo_stream *s, struct separator_search *search, struct found *found)
+{
+    int rc = begin(s);
+    if (rc < 0)
+        return rc;
+    for (;;) {
+        look(s, search, found);
+        if (found->what != ENDED || s->at_end)
+            return 0;
+        rc = wait_for_more(s);
+        if (rc < 0)
+            return refuse(s, rc);
+    }
 }
 
 ssize_t rondo_readuntil(rondo_stream *s, const rondo_bytes *separators, size_t count, rondo_bytes *data)
 {
     struct separator_search search;
-    enum found found;
-    size_t start, end;
+    struct found found;
     *data = (rondo_bytes){ 0 };
     if (!separator_search_begin(&search, separators, count))
         return -EINVAL;
-    int rc = begin(s);
+    ssize_t rc = find(s, &search, &found);
     if (rc < 0)
         return rc;
-    rc = find(s, &search, &found, &start, &end);
-    if (rc < 0)
-        return refuse(s, rc);
-    if (found == FOUND)
-        return give(s, end, data);
-    if (found == ENDED)
+    if (found.what == FOUND)
+        return give(s, found.end, data);
+    if (found.what == ENDED)
         return give_incomplete(s, data);
-    *data = (rondo_bytes){ s->input.unread.data, start };
+    *data = (rondo_bytes){ s->input.unread.data, found.start };
     s->input.is_given = true;
     return refuse(s, -EMSGSIZE);
 }
@@ -149,18 +157,14 @@ ssize_t rondo_readline(rondo_stream *s, rondo_bytes *line)
 {
     static const rondo_bytes newline = { "\n", 1 };
     struct separator_search search = { .separators = &newline, .count = 1, .longest = 1, .shortest = 1 };
-    enum found found;
-    size_t start, end;
+    struct found found;
     *line = (rondo_bytes){ 0 };
-    int rc = begin(s);
+    ssize_t rc = find(s, &search, &found);
     if (rc < 0)
         return rc;
-    rc = find(s, &search, &found, &start, &end);
-    if (rc < 0)
-        return refuse(s, rc);
-    if (found == TOO_LONG)
-        return drop_line(s, start);
-    return give(s, found == FOUND ? end : s->input.unread.size, line);
+    if (found.what == TOO_LONG)
+        return drop_line(s, found.start);
+    return give(s, found.what == FOUND ? found.end : s->input.unread.size, line);
 }
 
 bool rondo_at_eof(const rondo_stream *s)

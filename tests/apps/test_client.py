@@ -159,6 +159,16 @@ class Client:
         self.assertEqual(status, 1)
         self.assertRegex(err, r"error: tcp://127\.0\.0\.1:\d+: (Connection reset by peer|Broken pipe)")
 
+    def test_a_reset_at_once(self):
+        def reset(sock):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        for _ in range(20):  # the connection may be lost before, or after, anything of it is known
+            peer = OneClient(reset)
+            status, out, err = self.run_client(peer.url, "hello")
+            peer.join()
+            self.assertEqual((status, out), (1, b""))
+            self.assertRegex(err, r"^(warning|error): .*(Connection reset by peer|Broken pipe)")
+
     def test_nobody_listens(self):
         with socket.socket() as held:
             held.bind(("127.0.0.1", 0))
@@ -170,7 +180,7 @@ class Client:
         self.assertEqual(err.count("\n"), 1)
 
     def test_wrong_usage_is_told(self):
-        for words, wanted in ([], "URL [MESSAGE...] is wanted"), (["--listen", "tcp://:1", "x"], "this is none"), \
+        for words, wanted in ([], "URL [MESSAGE...] is wanted"), (["--listen", "tcp://:1", "x"], "--listen: is for servers, and this program is none"), \
                 (["--api", "both", "x"], "protocol|stream is wanted"):
             with self.subTest(words=words):
                 status, out, err = self.run_client(*words)

@@ -309,7 +309,7 @@ Test(coroutine, an_overflow_is_named_and_ends_the_process, .init = setup, .fini 
     int status = in_a_child(dig_deep, said, sizeof said);
     cr_assert_eq(signal_of(status), SIGSEGV, "status %x, said: %s", status, said);
     cr_assert(eq(str, said,
-                 "error: the digger: its stack has overflown: give it more (stack_size), or keep large "
+                 "error: the digger: its stack has overflowed: give it more (stack_size), or keep large "
                  "arrays elsewhere\n"));
 }
 
@@ -334,7 +334,7 @@ Test(coroutine, the_guard_holds_without_the_kernels_guard_pages)
     cr_assert(not(stacks.has_guard_pages));
     int status = in_a_child(dig_deep, said, sizeof said);
     cr_assert_eq(signal_of(status), SIGSEGV);
-    cr_assert_not_null(strstr(said, "the digger: its stack has overflown"), "it was the guard");
+    cr_assert_not_null(strstr(said, "the digger: its stack has overflowed"), "it was the guard");
     stacks_close(&stacks);
 }
 

@@ -791,5 +791,5 @@ Test(app, a_task_whose_stack_overflows_is_named_and_ends_the_process)
     cr_assert_neq(WIFSIGNALED(status), 0);
     cr_assert(eq(int, WTERMSIG(status), SIGSEGV));
     cr_assert_not_null(
-        strstr(said, "error: the digging one: its stack has overflown: give it more (stack_size)"));
+        strstr(said, "error: the digging one: its stack has overflowed: give it more (stack_size)"));
 }

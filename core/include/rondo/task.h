@@ -129,8 +129,7 @@ int rondo_sleep(uint64_t delay_ms);
  * Outside a task it does nothing. */
 uint64_t rondo_timeout(uint64_t delay_ms);
 
-/* Something that tasks wait for. Zeroed before its first use; it must not go while somebody waits (asserted where it can be
- * seen).    asyncio: Event */
+/* Something that tasks wait for. Zeroed before its first use; it must not go while somebody waits.    asyncio: Event */
 typedef struct rondo_event {
     struct rondo_link _waiting;
     bool _is_set;
