@@ -83,6 +83,21 @@ rondo_bytes buffers_lend(struct buffers *buffers, unsigned index, size_t size, b
     return (rondo_bytes){ data, size };
 }
 
+void buffers_return_all(struct buffers *buffers)
+{
+    assert(buffers->lent == 0);
+    for (buffers->returned_count = 0; buffers->returned_count < buffers->count; buffers->returned_count++)
+        buffers->returned[buffers->returned_count] = (uint16_t)(buffers->count - 1 - buffers->returned_count);
+}
+
+rondo_buffer buffers_room(struct buffers *buffers, unsigned index)
+{
+    struct buffer *buffer = &buffers->each[index];
+    if (buffer->references == 0)
+        buffer->filled = 0;
+    return (rondo_buffer){ buffers_at(buffers, index) + buffer->filled, buffers->size_bytes - buffer->filled };
+}
+
 void buffers_ref(struct buffers *buffers, const void *data)
 {
     struct buffer *buffer = &buffers->each[buffers_index(buffers, data)];

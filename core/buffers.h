@@ -52,6 +52,13 @@ char *buffers_at(const struct buffers *buffers, unsigned index);
  * reference, the caller's. */
 rondo_bytes buffers_lend(struct buffers *buffers, unsigned index, size_t size, bool goes_on);
 
+/* For who fills them itself: all are ours, as if they had been lent and come back. */
+void buffers_return_all(struct buffers *buffers);
+
+/* Where the next bytes of buffer `index`, which was taken, go: behind those that are lent, or, if none is, to its
+ * beginning. In ASan builds it's poisoned. */
+rondo_buffer buffers_room(struct buffers *buffers, unsigned index);
+
 /* Do these bytes lie in a buffer? Any address may be asked for. */
 static inline bool buffers_own(const struct buffers *buffers, const void *data)
 {

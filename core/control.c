@@ -26,6 +26,14 @@ static void drain(struct control *control, int signals_fd);
 static void end_all(struct control *control);
 static int first_error(const struct control *control);
 
+static void say_engine_that_was_chosen(const struct control *control)
+{
+    if (strcmp(control->config->engine, "auto") != 0)
+        return;
+    const char *why = control->why_not_uring;
+    rondo_log(RONDO_LOG_INFO, "engine %s%s%s", control->engine, *why != '\0' ? ", not " : "", why);
+}
+
 static int run(struct control *control, int signals_fd)
 {
     int rc = open_all(control);
@@ -34,6 +42,7 @@ static int run(struct control *control, int signals_fd)
     rc = start_all(control);
     if (rc == 0) {
         control->config->serving(control->config->context);
+        say_engine_that_was_chosen(control);
         rc = serve_until_stopped(control, signals_fd);
     }
     if (rc == 0) {
@@ -199,26 +208,40 @@ static int open_of_size(struct control *control, char why[ENGINE_WHY_BYTES])
 
 /* The limit of locked memory is one for all shards, indeed for all processes of this user: so they are all made smaller
  * together, before any of them serves. */
-static int open_all(struct control *control)
+static int open_all_with(struct control *control, const char *engine, char why[ENGINE_WHY_BYTES])
 {
     const struct engine_size *wanted = &control->config->engine_size;
     struct engine_size *size = &control->engine_size;
-    char why[ENGINE_WHY_BYTES] = "";
     int rc;
+    control->engine = engine;
     *size = *wanted;
     while ((rc = open_of_size(control, why)) == -ENOMEM && engine_size_halve(size)) {
         /* What a closed ring had locked is given back in the background, a little later. */
         nanosleep(&(struct timespec){ .tv_nsec = 20 * 1000 * 1000 }, NULL);
     }
-    if (rc < 0) {
-        rondo_log(RONDO_LOG_ERROR, "%s", why);
-    } else if (size->buffers < wanted->buffers) {
+    if (rc == 0 && size->buffers < wanted->buffers) {
         rondo_log(RONDO_LOG_WARNING,
                   "the limit of locked memory (ulimit -l) allows each shard only %u completions and %u "
                   "receive buffers, "
                   "not %u and %u: slower under load",
                   size->completions, size->buffers, wanted->completions, wanted->buffers);
     }
+    return rc;
+}
+
+/* Where io_uring can't be had, and nobody insists on it, epoll serves. */
+static int open_all(struct control *control)
+{
+    const char *wanted = control->config->engine;
+    bool may_fall_back = strcmp(wanted, "auto") == 0;
+    char why[ENGINE_WHY_BYTES] = "";
+    int rc = open_all_with(control, may_fall_back ? "uring" : wanted, why);
+    if (rc < 0 && may_fall_back && engine_is_refused(rc)) {
+        memcpy(control->why_not_uring, why, ENGINE_WHY_BYTES);
+        rc = open_all_with(control, "epoll", why);
+    }
+    if (rc < 0)
+        rondo_log(RONDO_LOG_ERROR, "%s", why);
     return rc;
 }
 

@@ -16,7 +16,7 @@
 
 struct control_config {
     unsigned shards;
-    const char *engine;             /* its name */
+    const char *engine;             /* its name; of "auto" all shards take the same */
     struct engine_size engine_size; /* at most */
     uint64_t drain_timeout_ms;
 
@@ -27,7 +27,9 @@ struct control_config {
 
 struct control {
     const struct control_config *config;
-    struct engine_size engine_size; /* of each shard */
+    const char *engine;             /* of each shard, and its size */
+    struct engine_size engine_size;
+    char why_not_uring[ENGINE_WHY_BYTES]; /* a sentence, when "auto" took another one */
     struct shard *shards;
     unsigned shard_count;       /* threads started and not yet joined */
     int events_fd;              /* an eventfd: a shard started or ended, or stop was asked for */

@@ -44,7 +44,23 @@ bool engine_size_halve(struct engine_size *size)
 
 bool engine_is_known(const char *name)
 {
-    return strcmp(name, "auto") == 0 || strcmp(name, "uring") == 0;
+    return strcmp(name, "auto") == 0 || strcmp(name, "uring") == 0 || strcmp(name, "epoll") == 0;
+}
+
+/* By the kernel, its configuration, a seccomp profile, or a limit that is too low even for small rings. */
+bool engine_is_refused(int error)
+{
+    switch (-error) {
+    case EPERM:
+    case EACCES:
+    case ENOSYS:
+    case EOPNOTSUPP:
+    case EINVAL:
+    case ENOMEM:
+        return true;
+    default:
+        return false;
+    }
 }
 
 struct engine *engine_open(const char *name, const struct engine_size *size, int wake_fd, int *error,
@@ -54,10 +70,15 @@ struct engine *engine_open(const char *name, const struct engine_size *size, int
         return simulated_open(size, wake_fd, error, why);
     if (!engine_is_known(name)) {
         *error = -EINVAL;
-        snprintf(why, ENGINE_WHY_BYTES, "there is no engine %s: auto or uring", name);
+        snprintf(why, ENGINE_WHY_BYTES, "there is no engine %s: auto, uring or epoll", name);
         return NULL;
     }
-    return uring_open(size, wake_fd, error, why);
+    if (strcmp(name, "epoll") == 0)
+        return epoll_open(size, wake_fd, error, why);
+    struct engine *engine = uring_open(size, wake_fd, error, why);
+    if (engine != NULL || strcmp(name, "uring") == 0 || !engine_is_refused(*error))
+        return engine;
+    return epoll_open(size, wake_fd, error, why);
 }
 
 uint64_t engine_system_clock_ns(const struct engine *engine)

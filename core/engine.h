@@ -1,7 +1,7 @@
 /* The engine: what a shard asks of the kernel.
  *
- * Everything above core/ sees only this; the io_uring engine (core/uring.c) implements it, and for tests a simulated
- * one (core/simulated.c). Each call that takes an op issues it: the op must be out of the kernel, and is in the kernel
+ * Everything above core/ sees only this. Three implement it: io_uring (core/uring.c), epoll (core/epoll.c), which serves
+ * where io_uring is refused, and for tests a simulated one (core/simulated.c). Each call that takes an op issues it: the op must be out of the kernel, and is in the kernel
  * from the call until its last completion, which engine_dispatch hands to op->done, never anything before that.
  * Issuing can't fail: what goes wrong comes as a completion.
  *
@@ -52,18 +52,19 @@ enum send_way {
 };
 
 struct engine {
+    const char *name; /* a user may give it to engine_open */
     const struct engine_ops *ops;
     const struct socket_calls *sockets;
     struct buffers buffers; /* of all receives of this shard */
-    bool
-        forgets_ends; /* a multishot receive may miss the peer's end behind bytes; of Unix sockets it always may */
+    bool forgets_ends;      /* a multishot receive may miss the peer's end behind bytes */
+    bool forgets_unix_ends; /* that of a Unix socket */
     bool is_expected; /* the success of a quiet operation: the next wait doesn't sleep */
     struct engine_counters counters;
 };
 
 /* Open the calling thread's engine.
  *
- *   name      "uring", or "auto": the best that works; "simulated": see core/simulated.h
+ *   name      "uring", "epoll", or "auto": the best that works; "simulated": see core/simulated.h
  *   size      -ENOMEM: the limit of locked memory doesn't allow it; see engine_size_halve
  *   wake_fd   an eventfd that ends engine_wait when written to; the caller's
  *   why       when it fails: a sentence saying what failed, why, and what to do
@@ -77,6 +78,9 @@ bool engine_size_halve(struct engine_size *size);
 
 /* The names that a user may give to engine_open. */
 bool engine_is_known(const char *name);
+
+/* Does this error of opening the io_uring engine mean that it can't be had here? Then "auto" takes epoll. */
+bool engine_is_refused(int error);
 
 /* One for each engine; see the calls below. */
 struct engine_ops {
@@ -93,6 +97,7 @@ struct engine_ops {
                     socklen_t size);
     void (*read_file)(struct engine *engine, struct op *op, int fd, uint64_t offset, rondo_buffer memory);
     void (*close_fd)(struct engine *engine, struct op *op, int fd);
+    void (*close_now)(struct engine *engine, int fd);
     void (*cancel)(struct engine *engine, struct op *op);
     int (*wait)(struct engine *engine, uint64_t timeout_ns);
     bool (*dispatch)(struct engine *engine);
@@ -176,10 +181,17 @@ static inline void engine_read_file(struct engine *engine, struct op *op, int fd
     engine->ops->read_file(engine, op, fd, offset, memory);
 }
 
-/* Close a socket. A success may be quiet, as that of a send. */
+/* Close a socket that no operation uses. A success may be quiet, as that of a send. Who has received or sent on a socket, or
+ * connected it, closes it so or by the next; a listener may be closed by anybody when its accept has ended. */
 static inline void engine_close_fd(struct engine *engine, struct op *op, int fd)
 {
     engine->ops->close_fd(engine, op, fd);
+}
+
+/* At once, and not as an operation. */
+static inline void engine_close_now(struct engine *engine, int fd)
+{
+    engine->ops->close_now(engine, fd);
 }
 
 /* End an op soon: its last completion comes with -ECANCELED, or, if that was faster, with its own result.
@@ -231,6 +243,8 @@ uint64_t engine_system_clock_ns(const struct engine *engine);
 
 /* For engine.c: each engine's own opening. */
 struct engine *uring_open(const struct engine_size *size, int wake_fd, int *error,
+                          char why[ENGINE_WHY_BYTES]);
+struct engine *epoll_open(const struct engine_size *size, int wake_fd, int *error,
                           char why[ENGINE_WHY_BYTES]);
 
 #endif

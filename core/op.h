@@ -34,7 +34,10 @@ struct op {
     bool quiet : 1; /* a success tells nobody: see engine_send */
     bool in_line : 1;
     uint8_t kind;
-    int fd;
+    union {
+        int fd;
+        int result; /* it has ended, and that is not told yet */
+    };
     struct op *next; /* in a line of receives that wait for a buffer */
 };
 
@@ -63,6 +66,17 @@ static inline struct op *op_line_pop(struct op_line *line)
         op->in_line = false;
     }
     return op;
+}
+
+/* Put those of another line before all others. */
+static inline void op_line_put_before(struct op_line *line, struct op_line *first)
+{
+    if (first->first == NULL)
+        return;
+    if (line->first == NULL)
+        line->last = first->last;
+    first->last->next = line->first;
+    line->first = first->first;
 }
 
 /* Move those that are being cancelled from one line to another. */

@@ -42,7 +42,7 @@ static void prepare_thread(const struct shard *shard)
 static void live(struct shard *shard)
 {
     const struct control *control = shard->control;
-    shard->error = loop_open(&shard->loop, control->config->engine, &control->engine_size, shard->why);
+    shard->error = loop_open(&shard->loop, control->engine, &control->engine_size, shard->why);
     if (shard->error < 0)
         return;
     shard->loop.users = 1; /* the shard itself, until it drains */
@@ -50,8 +50,8 @@ static void live(struct shard *shard)
     int rc = loop_run(&shard->loop);
     if (rc < 0) {
         /* The kernel may still hold buffers and transports: they stay where they are, with the process. */
-        rondo_log(RONDO_LOG_ERROR, "shard %u: io_uring_enter: %s: its connections are lost",
-                  shard->loop.index, strerror(-rc));
+        rondo_log(RONDO_LOG_ERROR, "shard %u: engine %s: %s: its connections are lost", shard->loop.index,
+                  shard->loop.engine->name, strerror(-rc));
         shard->error = rc;
         executor_abandon(&shard->loop);
         return;

@@ -927,18 +927,6 @@ static int name(struct engine *engine, int fd, bool of_peer, struct sockaddr_sto
     return 0;
 }
 
-static void close_now(struct engine *engine, int fd)
-{
-    struct simulated *s = simulated_of(engine);
-    struct memory_socket *socket = socket_of(s, fd);
-    if (is_busy(s, fd, NULL))
-        violated(s, "a descriptor is closed while an operation uses it");
-    if (socket != NULL)
-        memory_socket_close(&s->sockets, socket, happens(s, s->moods.lost_unread));
-    else
-        close(fd);
-}
-
 /* There is no network here, and so no way to anybody. */
 static int open_socket(struct engine *engine, int family)
 {
@@ -967,7 +955,6 @@ static const struct socket_calls simulated_calls = {
     .unacknowledged = unacknowledged,
     .reset_at_close = reset_at_close,
     .name = name,
-    .close_now = close_now,
 };
 
 /* ---- time ----------------------------------------------------------------------------------------------- */
@@ -1011,6 +998,18 @@ static void simulated_close(struct engine *engine)
     free_all(s);
 }
 
+static void simulated_close_now(struct engine *engine, int fd)
+{
+    struct simulated *s = simulated_of(engine);
+    struct memory_socket *socket = socket_of(s, fd);
+    if (is_busy(s, fd, NULL))
+        violated(s, "a descriptor is closed while an operation uses it");
+    if (socket != NULL)
+        memory_socket_close(&s->sockets, socket, happens(s, s->moods.lost_unread));
+    else
+        close(fd);
+}
+
 static const struct engine_ops simulated_ops = {
     .accept = simulated_accept,
     .receive = simulated_receive,
@@ -1021,6 +1020,7 @@ static const struct engine_ops simulated_ops = {
     .connect = simulated_connect_op,
     .read_file = simulated_read_file,
     .close_fd = simulated_close_fd,
+    .close_now = simulated_close_now,
     .cancel = simulated_cancel,
     .wait = simulated_wait,
     .dispatch = simulated_dispatch,
@@ -1049,9 +1049,10 @@ struct engine *simulated_open(const struct engine_size *size, int wake_fd, int *
     }
     for (; s->free_count < size->buffers; s->free_count++)
         s->free_buffers[s->free_count] = (uint16_t)s->free_count;
+    s->engine.name = "simulated";
     s->engine.ops = &simulated_ops;
     s->engine.sockets = &simulated_calls;
-    s->engine.forgets_ends = true;
+    s->engine.forgets_ends = s->engine.forgets_unix_ends = true;
     s->now_ns = BEGINNING_NS;
     s->wake_fd = wake_fd;
     s->completions = size->completions;

@@ -119,12 +119,6 @@ static int name(struct engine *engine, int fd, bool of_peer, struct sockaddr_sto
     return rc < 0 ? -errno : 0;
 }
 
-static void close_now(struct engine *engine, int fd)
-{
-    (void)engine;
-    close(fd);
-}
-
 const struct socket_calls system_sockets = {
     .open = open_socket,
     .bind = bind_socket,
@@ -136,5 +130,4 @@ const struct socket_calls system_sockets = {
     .unacknowledged = unacknowledged,
     .reset_at_close = reset_at_close,
     .name = name,
-    .close_now = close_now,
 };

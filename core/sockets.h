@@ -33,8 +33,6 @@ struct socket_calls {
     void (*reset_at_close)(struct engine *engine, int fd);
     /* The address of this end, or of the peer's, also after a reset. Returns 0 or a negative errno. */
     int (*name)(struct engine *engine, int fd, bool of_peer, struct sockaddr_storage *name, socklen_t *size);
-    /* Close it at once; no operation may use it. */
-    void (*close_now)(struct engine *engine, int fd);
 };
 
 extern const struct socket_calls system_sockets;

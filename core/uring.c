@@ -367,6 +367,12 @@ static void uring_close_fd(struct engine *engine, struct op *op, int fd)
         skip_success(u, op, sqe, 0);
 }
 
+static void uring_close_now(struct engine *engine, int fd)
+{
+    (void)engine;
+    close(fd);
+}
+
 /* The target's address can't be another op's by the time the kernel looks for it: the target is in the kernel
  * now, so what holds it lives at least until the next system call, which takes this along. */
 static void uring_cancel(struct engine *engine, struct op *op)
@@ -891,6 +897,7 @@ static const struct engine_ops uring_ops = {
     .connect = uring_connect,
     .read_file = uring_read_file,
     .close_fd = uring_close_fd,
+    .close_now = uring_close_now,
     .cancel = uring_cancel,
     .wait = uring_wait,
     .dispatch = uring_dispatch,
@@ -907,9 +914,11 @@ struct engine *uring_open(const struct engine_size *size, int wake_fd, int *erro
         return NULL;
     }
     log_features(u, size);
+    u->engine.name = "uring";
     u->engine.ops = &uring_ops;
     u->engine.sockets = &system_sockets;
     u->engine.forgets_ends = !kernel_has(KERNEL_REMEMBERED_ENDS);
+    u->engine.forgets_unix_ends = true;
     u->wake = (struct op){ .done = wake_done };
     u->wake_fd = wake_fd;
     wake_arm(u);

@@ -298,6 +298,7 @@ static int adopt(struct address *address, const struct place *place, const struc
     if (address->family != AF_INET && address->family != AF_INET6 && address->family != AF_UNIX)
         return complain(place->text, -EAFNOSUPPORT, "that socket is neither TCP nor Unix");
     int rc = getsockname(place->fd, &where.any, &where.size) < 0 ? -errno : 0;
+    address->has_waited = !(fcntl(place->fd, F_GETFL) & O_NONBLOCK);
     if (rc == 0)
         rc = duplicate(address, place->fd, 0, terms->shards);
     if (rc < 0)
@@ -458,9 +459,20 @@ void address_shut(struct address *address, int fd)
     shutdown(fd, SHUT_RD);
 }
 
+/* What is set on it is set for all who have it, and an engine may set it not to wait. */
+static void leave_as_it_was(const struct address *address, int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+    if (address->has_waited && flags >= 0 && (flags & O_NONBLOCK))
+        fcntl(fd, F_SETFL, flags & ~O_NONBLOCK);
+}
+
 void address_close(struct address *address, int fd)
 {
+    bool was_last = atomic_fetch_sub(&address->open, 1) == 1;
+    if (was_last && address->kind == ADDRESS_ADOPTED)
+        leave_as_it_was(address, fd);
     close(fd);
-    if (atomic_fetch_sub(&address->open, 1) == 1)
+    if (was_last)
         unix_path_remove(&address->path);
 }

@@ -48,7 +48,7 @@ static struct engine *engine_of(const struct dial *dial)
 static void close_socket(struct attempt *attempt)
 {
     if (attempt->fd >= 0)
-        engine_of(attempt->dial)->sockets->close_now(engine_of(attempt->dial), attempt->fd);
+        engine_close_now(engine_of(attempt->dial), attempt->fd);
     attempt->fd = -1;
 }
 

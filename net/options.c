@@ -37,7 +37,7 @@ static const char server_help[] =
     "      --backlog N            connections that may wait to be accepted, per shard (default 4096)\n"
     "      --max-connections N    close further ones at once (default 0: no limit)\n";
 static const char common_help[] =
-    "  -e, --engine NAME          auto or uring (default auto; also RONDO_ENGINE)\n"
+    "  -e, --engine NAME          auto, uring or epoll (default auto: uring where it works; also RONDO_ENGINE)\n"
     "      --idle-timeout SEC     end connections idle for so long (default 0: never)\n"
     "      --drain-timeout SEC    for the orderly end after SIGTERM (default 8)\n"
     "      --log-level LEVEL      error, warning, info or debug (default info)\n"
@@ -130,10 +130,8 @@ static void take_engine(struct parse *parse, const char *option, const char *val
 {
     if (engine_is_known(value))
         parse->app->engine = value;
-    else if (strcmp(value, "epoll") == 0)
-        usage(parse, option, value, "this version has no epoll engine: auto or uring");
     else
-        usage(parse, option, value, "there is no such engine: auto or uring");
+        usage(parse, option, value, "there is no such engine: auto, uring or epoll");
 }
 
 static void take_log_level(struct parse *parse, const char *value)

@@ -265,7 +265,7 @@ static void receive_arm(rondo_transport *t)
     t->receive.done = receive_done;
     /* What is there is taken before the kernel polls: of a Unix socket, polled while bytes are there and the peer
      * closes, it would forget the end (transport_watch_end), and a second is long. */
-    t->receive.more_to_read |= t->is_unix;
+    t->receive.more_to_read |= t->is_unix && t->loop->engine->forgets_unix_ends;
     engine_receive(t->loop->engine, &t->receive, t->fd, t->singles == 0);
     if (t->singles > 0)
         t->singles--;

@@ -71,7 +71,8 @@ static void look_at_lingering(rondo_timer *timer);
 
 static bool may_miss_its_end(const rondo_transport *t)
 {
-    return t->is_unix || t->loop->engine->forgets_ends;
+    const struct engine *engine = t->loop->engine;
+    return t->is_unix ? engine->forgets_unix_ends : engine->forgets_ends;
 }
 
 static bool watch_make(rondo_transport *t)
@@ -163,7 +164,7 @@ rondo_transport *transport_open(struct service *service, const struct transport_
         if (counts(start->owner))
             service_forget(service);
         if (!start->keeps_fd)
-            service->loop->engine->sockets->close_now(service->loop->engine, start->fd);
+            engine_close_now(service->loop->engine, start->fd);
         return NULL;
     }
     list_push(&service->transports, &t->in_service);

@@ -70,7 +70,7 @@ class Options(ServerTest):
         self.assertEqual(len(server.lines), 2, server.stderr)
 
     def test_the_environment_can_name_the_engine(self):
-        for engine in "auto", "uring", "":
+        for engine in "auto", "uring", "epoll", "":
             with self.subTest(engine=engine):
                 self.assertTrue(self.serve("echo", env=os.environ | {"RONDO_ENGINE": engine}).serves())
 

@@ -162,18 +162,36 @@ def refuse_io_uring(error):
 
 
 class IoUringRefused(ServerTest):
-    def test_one_line_names_seccomp_and_what_to_do(self):
+    def each(self):
         for error in errno.EPERM, errno.ENOSYS:
             for program in "echo", "line":
                 for shards in "1", "3":
                     with self.subTest(error=errno.errorcode[error], program=program, shards=shards):
-                        status, stdout, stderr = run(program, "--shards", shards, "--listen", s.V4,
-                                                     preexec_fn=refuse_io_uring(error))
-                        self.assertEqual((status, stdout), (1, ""), stderr)
-                        self.assertEqual(len(stderr.splitlines()), 1, stderr)
-                        self.assertIn("io_uring", stderr)
-                        self.assertIn("seccomp", stderr)
-                        self.assertIn("--security-opt", stderr)
+                        yield program, ("--shards", shards), refuse_io_uring(error)
+
+    def assert_tells_why(self, line):
+        for word in "io_uring", "seccomp", "--security-opt":
+            self.assertIn(word, line)
+
+    def test_epoll_serves_and_one_line_says_why(self):
+        for program, options, refusal in self.each():
+            server = self.serve(program, *options, "--engine", "auto", preexec_fn=refusal)
+            data = b"".join(b"%d\n" % i for i in range(10000))
+            for address in server.addresses:
+                with server.connect(address) as sock:
+                    self.assert_same(s.stream(sock, data), data)
+            server.wait_for("^engine epoll")
+            self.assertEqual(server.stop(), 0)
+            said = [line for line in server.lines if line.startswith("engine ")]
+            self.assertEqual(len(said), 1, server.stderr)
+            self.assert_tells_why(said[0])
+
+    def test_who_insists_on_it_is_told_in_one_line_what_to_do(self):
+        for program, options, refusal in self.each():
+            status, stdout, stderr = run(program, *options, "--listen", s.V4, "--engine", "uring", preexec_fn=refusal)
+            self.assertEqual((status, stdout), (1, ""), stderr)
+            self.assertEqual(len(stderr.splitlines()), 1, stderr)
+            self.assert_tells_why(stderr)
 
     def test_help_needs_no_io_uring(self):
         self.assertEqual(run("echo", "--help", preexec_fn=refuse_io_uring(errno.EPERM))[0], 0)

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "core/executor.h"
+#include "support/engine.h"
 
 TestSuite(executor, .timeout = 30);
 
@@ -23,7 +24,7 @@ static rondo_loop loop;
 static void open_loop(void)
 {
     char why[ENGINE_WHY_BYTES] = "";
-    cr_assert_eq(loop_open(&loop, "auto", &tiny, why), 0, "%s", why);
+    cr_assert_eq(loop_open(&loop, tested_engine(), &tiny, why), 0, "%s", why);
 }
 
 static void close_loop(void)

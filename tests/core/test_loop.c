@@ -13,6 +13,7 @@
 
 #include "core/loop.h"
 #include "core/simulated.h"
+#include "support/engine.h"
 
 TestSuite(loop, .timeout = 30);
 
@@ -25,7 +26,7 @@ static rondo_loop loop;
 static void open_loop(void)
 {
     char why[ENGINE_WHY_BYTES] = "";
-    cr_assert_eq(loop_open(&loop, "auto", &tiny, why), 0, "%s", why);
+    cr_assert_eq(loop_open(&loop, tested_engine(), &tiny, why), 0, "%s", why);
 }
 
 static void close_loop(void)

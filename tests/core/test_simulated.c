@@ -245,7 +245,7 @@ Test(simulated, a_listener_accepts, ON_TINY)
     cr_assert(eq(int, simulated_come(engine, first), -ECONNREFUSED), "that is no listener");
 
     int third = simulated_come(engine, listener);
-    engine->sockets->close_now(engine, listener);
+    engine_close_now(engine, listener);
     cr_assert(memory_socket_of(simulated_sockets(engine), third)->broken, "who waits in the queue is reset");
 }
 

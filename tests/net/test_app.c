@@ -666,7 +666,6 @@ Test(app, wrong_usage_is_said_and_is_exit_status_2)
         "--max-connections ten",
         "--log-level loud",
         "--engine steam",
-        "--engine epoll",
         "--listen 127.0.0.1:80",
         "-l tcp://h:99999",
         "-l unix://relative",

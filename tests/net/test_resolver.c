@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "net/resolver.h"
+#include "support/engine.h"
 #include "support/names.h"
 
 TestSuite(resolver, .timeout = 30);
@@ -19,7 +20,7 @@ static rondo_loop loop;
 static void open_loop(void)
 {
     char why[ENGINE_WHY_BYTES] = "";
-    cr_assert_eq(loop_open(&loop, "auto", &tiny, why), 0, "%s", why);
+    cr_assert_eq(loop_open(&loop, tested_engine(), &tiny, why), 0, "%s", why);
 }
 
 static void close_loop(void)

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "core/list.h"
+#include "support/engine.h"
 
 #define PATIENCE_MS 10000
 
@@ -153,7 +154,7 @@ void world_open(struct world *world, const struct engine_size *size)
     static const struct engine_size small = { 32, 64, 16, 4096, 0, 0 };
     char why[ENGINE_WHY_BYTES] = "";
     memset(world, 0, sizeof *world);
-    cr_assert_eq(loop_open(&world->loop, "auto", size != NULL ? size : &small, why), 0, "%s", why);
+    cr_assert_eq(loop_open(&world->loop, tested_engine(), size != NULL ? size : &small, why), 0, "%s", why);
     world->settings.app = &world->app;
     service_init(&world->service, &world->loop, &world->settings);
 }

@@ -34,7 +34,7 @@ typedef struct rondo_app {
     const rondo_protocol *protocol; /* of the servers that name none */
 
     unsigned shards;           /* threads; default: the CPUs this process may use (affinity, cgroup quota) */
-    const char *engine;        /* "auto" (the default) or "uring" */
+    const char *engine; /* "uring", "epoll", or "auto": io_uring where it works. Default: RONDO_ENGINE, or "auto" */
     unsigned backlog;          /* connections waiting to be accepted, per shard; default 4096 */
     uint64_t idle_timeout_ms;  /* end connections with no byte in or out for so long; default: never */
     unsigned max_connections;  /* of all shards together; more are closed at once; default: no limit */
