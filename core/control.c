@@ -22,7 +22,9 @@ static void control_close(struct control *control);
 static int open_all(struct control *control);
 static int start_all(struct control *control);
 static int serve_until_stopped(struct control *control, int signals_fd);
-static void drain(struct control *control, int signals_fd);
+static bool serve_until_left(struct control *control, int signals_fd);
+static void drain(struct control *control, int signals_fd, bool at_once);
+static void say_drained(const struct control *control);
 static void end_all(struct control *control);
 static int first_error(const struct control *control);
 
@@ -41,14 +43,18 @@ static int run(struct control *control, int signals_fd)
         return rc;
     rc = start_all(control);
     if (rc == 0) {
+        control->is_ready = true;
         control->config->serving(control->config->context);
         say_engine_that_was_chosen(control);
         rc = serve_until_stopped(control, signals_fd);
+        control->is_ready = false;
     }
     if (rc == 0) {
-        drain(control, signals_fd);
+        drain(control, signals_fd, !serve_until_left(control, signals_fd));
         rc = first_error(control);
     }
+    if (rc == 0)
+        say_drained(control);
     end_all(control); /* the rest, when some can't serve: no use in waiting for the others' connections */
     return rc;
 }
@@ -150,11 +156,16 @@ static void wait_for_event(struct control *control, int signals_fd, uint64_t tim
     const uint64_t longest_ms =
         60 * 60 * 1000; /* poll's int holds no more than 24 days: the caller asks again */
     struct pollfd fds[] = { { .fd = control->events_fd, .events = POLLIN },
-                            { .fd = signals_fd, .events = POLLIN } };
+                            { .fd = signals_fd, .events = POLLIN },
+                            { .fd = control->config->asked_fd, .events = POLLIN } };
     int timeout = timeout_ms == FOREVER_MS ? -1 : (int)(timeout_ms < longest_ms ? timeout_ms : longest_ms);
     eventfd_t count;
-    if (poll(fds, 2, timeout) > 0 && fds[0].revents != 0)
+    if (poll(fds, 3, timeout) <= 0)
+        return;
+    if (fds[0].revents != 0)
         eventfd_read(control->events_fd, &count);
+    if (fds[2].revents != 0)
+        control->config->asked(control->config->context, control->is_ready);
 }
 
 /* The CPU for each shard, when the affinity mask has exactly one for each; otherwise none is pinned: on a part of
@@ -283,14 +294,22 @@ static int take_signals(struct control *control, int signals_fd)
     return 0;
 }
 
+static void say_stopped(const struct control_config *config, const char *why)
+{
+    double delay = (double)config->drain_delay_ms / 1000, timeout = (double)config->drain_timeout_ms / 1000;
+    if (delay > 0)
+        rondo_log(RONDO_LOG_INFO, "%s: not ready any more; draining in %g s, for %g s at most", why, delay,
+                  timeout);
+    else
+        rondo_log(RONDO_LOG_INFO, "%s: draining for %g s at most", why, timeout);
+}
+
 static int serve_until_stopped(struct control *control, int signals_fd)
 {
     for (;;) {
         int signal = take_signals(control, signals_fd);
         if (signal != 0 || atomic_load(&control->stop_requested)) {
-            rondo_log(RONDO_LOG_INFO, "%s: draining for %g s at most",
-                      signal != 0 ? strsignal(signal) : "stop",
-                      (double)control->config->drain_timeout_ms / 1000);
+            say_stopped(control->config, signal != 0 ? strsignal(signal) : "stop");
             return 0;
         }
         if (count_in_state(control, SHARD_ENDED) > 0)
@@ -306,10 +325,25 @@ static uint64_t clock_ms(void)
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-/* Until all shards have ended; at the deadline, and at a second signal, what is left is aborted. */
-static void drain(struct control *control, int signals_fd)
+/* False: a second signal has come, and wants the end at once. */
+static bool serve_until_left(struct control *control, int signals_fd)
 {
-    uint64_t start_ms = clock_ms(), timeout_ms = control->config->drain_timeout_ms;
+    uint64_t start_ms = clock_ms(), delay_ms = control->config->drain_delay_ms, passed_ms;
+    while ((passed_ms = clock_ms() - start_ms) < delay_ms && count_in_state(control, SHARD_ENDED) == 0) {
+        if (take_signals(control, signals_fd) != 0)
+            return false;
+        wait_for_event(control, signals_fd, delay_ms - passed_ms);
+    }
+    if (delay_ms > 0)
+        rondo_log(RONDO_LOG_INFO, "draining for %g s at most",
+                  (double)control->config->drain_timeout_ms / 1000);
+    return true;
+}
+
+/* Until all shards have ended; at the deadline, and at a second signal, what is left is aborted. */
+static void drain(struct control *control, int signals_fd, bool at_once)
+{
+    uint64_t start_ms = clock_ms(), timeout_ms = at_once ? 0 : control->config->drain_timeout_ms;
     bool aborted = false;
     for_each_shard(control, shard_drain);
     while (count_in_state(control, SHARD_ENDED) < control->shard_count) {
@@ -318,9 +352,28 @@ static void drain(struct control *control, int signals_fd)
         if (!aborted && (signal != 0 || passed_ms >= timeout_ms)) {
             aborted = true;
             rondo_log(RONDO_LOG_WARNING, "%s: aborting the connections that are left",
-                      signal != 0 ? strsignal(signal) : "drain timeout");
+                      signal != 0 ? strsignal(signal)
+                      : at_once   ? "second signal"
+                                  : "drain timeout");
             for_each_shard(control, shard_abort);
         }
         wait_for_event(control, signals_fd, aborted ? FOREVER_MS : timeout_ms - passed_ms);
     }
+}
+
+static void say_drained(const struct control *control)
+{
+    struct drained all = { 0 };
+    for (unsigned i = 0; i < control->shard_count; i++) {
+        const struct drained *one = &control->shards[i].loop.drained;
+        all.idle += one->idle;
+        all.busy += one->busy;
+        all.aborted += one->aborted;
+        all.late += one->late;
+    }
+    rondo_log(
+        RONDO_LOG_INFO,
+        "drained: %u idle connections closed, %u busy ones finished, %u aborted; %u of all were accepted "
+        "meanwhile",
+        all.idle, all.busy, all.aborted, all.late);
 }

@@ -55,10 +55,11 @@ struct engine {
     const char *name; /* a user may give it to engine_open */
     const struct engine_ops *ops;
     const struct socket_calls *sockets;
-    struct buffers buffers; /* of all receives of this shard */
-    bool forgets_ends;      /* a multishot receive may miss the peer's end behind bytes */
-    bool forgets_unix_ends; /* that of a Unix socket */
-    bool is_expected; /* the success of a quiet operation: the next wait doesn't sleep */
+    struct rondo_loop *loop; /* that it belongs to; NULL: to none */
+    struct buffers buffers;  /* of all receives of this shard */
+    bool forgets_ends;       /* a multishot receive may miss the peer's end behind bytes */
+    bool forgets_unix_ends;  /* that of a Unix socket */
+    bool is_expected;        /* the success of a quiet operation: the next wait doesn't sleep */
     struct engine_counters counters;
 };
 

@@ -225,7 +225,10 @@ int loop_open(rondo_loop *loop, const char *engine_name, const struct engine_siz
         return error;
     }
     loop->engine = engine_open(engine_name, size, loop->wake_fd, &error, why);
-    return loop->engine != NULL ? begin(loop) : error;
+    if (loop->engine == NULL)
+        return error;
+    loop->engine->loop = loop;
+    return begin(loop);
 }
 
 void loop_refuse_posts(rondo_loop *loop)

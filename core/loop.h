@@ -20,6 +20,14 @@ struct traffic {
     uint64_t bytes_copied; /* from one place of ours to another, on their way in or out */
 };
 
+/* What became of the connections that were there when the drain began, or came later. */
+struct drained {
+    unsigned idle;    /* nothing was under way: closed */
+    unsigned busy;    /* came to their orderly end */
+    unsigned aborted; /* did not */
+    unsigned late;    /* of all these, those that were accepted during the drain */
+};
+
 struct rondo_loop {
     struct engine *engine;
     void *upstairs;  /* what the floor above keeps for this shard: transports look there all the time */
@@ -40,6 +48,7 @@ struct rondo_loop {
     struct tasks *tasks;           /* NULL: there has been none */
     bool is_draining, is_aborting; /* tasks that nobody answers for, or all, are cancelled */
 
+    struct drained drained;
     unsigned index;                 /* of the shard */
     struct shard *shard;            /* NULL for a loop without one, in tests */
     void (*stop)(rondo_loop *loop); /* what rondo_stop does there */

@@ -11,6 +11,7 @@
 #include "core/log.h"
 #include "core/memory.h"
 #include "net/addresses.h"
+#include "net/health.h"
 #include "net/server.h"
 
 #define DRAIN_TIMEOUT_MS 8000
@@ -74,6 +75,12 @@ static void serving(void *context)
     }
 }
 
+static void asked(void *context, bool is_ready)
+{
+    const struct service_settings *settings = context;
+    health_answer(settings->health, is_ready);
+}
+
 static void close_servers(struct service_settings *settings)
 {
     for (unsigned i = 0; i < settings->server_count; i++)
@@ -120,8 +127,10 @@ int rondo_run(const rondo_app *app)
         return rc;
     raise_descriptor_limit();
 
+    struct health health;
     struct service_settings settings = {
         .app = app,
+        .health = &health,
         .idle_timeout_ms = app->idle_timeout_ms,
         .max_connections = app->max_connections,
     };
@@ -129,16 +138,21 @@ int rondo_run(const rondo_app *app)
         .shards = app->shards > 0 ? app->shards : cpus_shards(""),
         .engine = engine_name(app),
         .engine_size = engine_size_default,
+        .drain_delay_ms = app->drain_delay_ms,
         .drain_timeout_ms = app->drain_timeout_ms > 0 ? app->drain_timeout_ms : DRAIN_TIMEOUT_MS,
         .hooks = &service_hooks,
         .context = &settings,
         .serving = serving,
+        .asked = asked,
     };
     rc = open_servers(&settings, config.shards);
     if (rc < 0)
         return rc;
     rondo_log(RONDO_LOG_DEBUG, "%u shards, engine %s", config.shards, config.engine);
+    health_open(&health, settings.servers, settings.server_count);
+    config.asked_fd = health.epoll_fd;
     rc = control_run(&config);
+    health_close(&health);
     close_servers(&settings);
     return rc;
 }

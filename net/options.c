@@ -8,13 +8,23 @@
 #include <string.h>
 
 #include "core/engine.h"
+#include "net/health.h"
 #include "net/url.h"
 
 #define OWN_OPTIONS_MAX 16
 #define GO_ON           (-1)
 #define EXIT_USAGE      2
 
-enum { OPTION_BACKLOG = 256, OPTION_IDLE, OPTION_MAX, OPTION_DRAIN, OPTION_LOG, OPTION_OWN };
+enum {
+    OPTION_BACKLOG = 256,
+    OPTION_IDLE,
+    OPTION_MAX,
+    OPTION_DELAY,
+    OPTION_DRAIN,
+    OPTION_HEALTH,
+    OPTION_LOG,
+    OPTION_OWN
+};
 
 static const struct option common_options[] = {
     { "listen", required_argument, NULL, 'l' },
@@ -23,7 +33,9 @@ static const struct option common_options[] = {
     { "backlog", required_argument, NULL, OPTION_BACKLOG },
     { "idle-timeout", required_argument, NULL, OPTION_IDLE },
     { "max-connections", required_argument, NULL, OPTION_MAX },
+    { "drain-delay", required_argument, NULL, OPTION_DELAY },
     { "drain-timeout", required_argument, NULL, OPTION_DRAIN },
+    { "healthcheck", required_argument, NULL, OPTION_HEALTH },
     { "log-level", required_argument, NULL, OPTION_LOG },
     { "help", no_argument, NULL, 'h' },
     { "version", no_argument, NULL, 'V' },
@@ -35,9 +47,14 @@ static const char server_help[] =
     "                             tcp://host:port, unix:///path[?mode=0660], unix://@name, fd://3\n"
     "  -s, --shards N             threads (default: the CPUs this process may use)\n"
     "      --backlog N            connections that may wait to be accepted, per shard (default 4096)\n"
-    "      --max-connections N    close further ones at once (default 0: no limit)\n";
+    "      --max-connections N    close further ones at once (default 0: no limit)\n"
+    "      --drain-delay SEC      serve on for so long after SIGTERM, but say that it isn't ready (default "
+    "0)\n"
+    "      --healthcheck URL      don't serve: ask who serves there whether it's ready; exit status 0: it "
+    "is\n";
 static const char common_help[] =
-    "  -e, --engine NAME          auto, uring or epoll (default auto: uring where it works; also RONDO_ENGINE)\n"
+    "  -e, --engine NAME          auto, uring or epoll (default auto: uring where it works; also "
+    "RONDO_ENGINE)\n"
     "      --idle-timeout SEC     end connections idle for so long (default 0: never)\n"
     "      --drain-timeout SEC    for the orderly end after SIGTERM (default 8)\n"
     "      --log-level LEVEL      error, warning, info or debug (default info)\n"
@@ -50,6 +67,7 @@ struct parse {
     const rondo_option *own;
     bool is_server;
     unsigned listens;
+    const char *healthcheck; /* or NULL */
     const char *program;
     int status;
 };
@@ -124,6 +142,27 @@ static void take_listen(struct parse *parse, const char *value)
         usage(parse, "--listen", value, why);
     else
         parse->app->servers[parse->listens++] = server_at(parse, value);
+}
+
+static void take_healthcheck(struct parse *parse, const char *value)
+{
+    struct url url;
+    char why[URL_WHY_BYTES];
+    if (url_parse(value, &url, why) < 0)
+        usage(parse, "--healthcheck", value, why);
+    else if (url.scheme == URL_FD)
+        usage(parse, "--healthcheck", value, "an address is wanted that can be connected to");
+    else
+        parse->healthcheck = value;
+}
+
+static void check_health(struct parse *parse)
+{
+    char why[HEALTH_WHY_BYTES];
+    bool is_ready = health_check(parse->healthcheck, why);
+    if (!is_ready)
+        fprintf(stderr, "%s: %s: %s\n", parse->program, parse->healthcheck, why);
+    parse->status = is_ready ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 static void take_engine(struct parse *parse, const char *option, const char *value)
@@ -209,6 +248,10 @@ static const char *name_of_servers_option(int option)
         return "--backlog";
     case OPTION_MAX:
         return "--max-connections";
+    case OPTION_DELAY:
+        return "--drain-delay";
+    case OPTION_HEALTH:
+        return "--healthcheck";
     default:
         return NULL;
     }
@@ -240,6 +283,12 @@ static void take(struct parse *parse, int option, const char *value)
         break;
     case OPTION_MAX:
         app->max_connections = take_count(parse, "--max-connections", value, 0, 1u << 30);
+        break;
+    case OPTION_DELAY:
+        app->drain_delay_ms = take_seconds_ms(parse, "--drain-delay", value);
+        break;
+    case OPTION_HEALTH:
+        take_healthcheck(parse, value);
         break;
     case OPTION_DRAIN:
         app->drain_timeout_ms = take_seconds_ms(parse, "--drain-timeout", value);
@@ -327,6 +376,8 @@ int rondo_parse_options(rondo_app *app, int argc, char **argv, const rondo_optio
     }
     if (parse.status == GO_ON)
         take_words(&parse, argv + optind, (unsigned)(argc - optind));
+    if (parse.status == GO_ON && parse.healthcheck != NULL)
+        check_health(&parse);
     if (parse.listens > 0 && parse.listens < RONDO_SERVERS_MAX)
         app->servers[parse.listens].url = NULL; /* of those it came with, none is left */
     return parse.status;

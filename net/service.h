@@ -18,6 +18,7 @@ struct service_settings {
     const rondo_app *app;
     struct addresses *servers; /* of the app's */
     unsigned server_count;
+    struct health *health;    /* of all of them */
     uint64_t idle_timeout_ms; /* 0: none */
     unsigned max_connections; /* 0: no limit */
     atomic_uint connections;  /* of all shards; counted only when there is a limit */

@@ -128,8 +128,11 @@ static void make(rondo_transport *t)
     t->made = true;
     if (transport_protocol(t)->connection_made != NULL)
         transport_protocol(t)->connection_made(t);
-    if (service_of(t->loop)->draining)
-        transport_drain(t);
+    if (!service_of(t->loop)->draining)
+        return;
+    t->loop->drained.late++;
+    transport_drain(t);
+    t->was_busy = true;
 }
 
 /* With all memory that it needs while nothing out of the ordinary happens. */
@@ -285,10 +288,19 @@ static void join(rondo_transport *t)
     }
 }
 
+static void count_drained(const rondo_transport *t)
+{
+    const struct service *service = service_of(t->loop);
+    struct drained *drained = &t->loop->drained;
+    if (service->draining)
+        ++*(service->aborting ? &drained->aborted : t->was_busy ? &drained->busy : &drained->idle);
+}
+
 /* The end for the protocol. What it wrote is sent or dropped by now. */
 static void lose(rondo_transport *t)
 {
     t->lost = true;
+    count_drained(t);
     producer_stop(t);
     items_clear(t);
     receive_free_message(t);
@@ -507,6 +519,7 @@ void transport_drained(rondo_transport *t)
  * makes that exact: between two system calls all that was taken from the socket has been dispatched. */
 void transport_drain(rondo_transport *t)
 {
+    t->was_busy = t->state >= FLUSHING || !transport_output_is_sent(t) || producer_is_there(t);
     if (t->state == HALF_CLOSED)
         transport_drained(t);
     if (t->state != OPEN)
@@ -514,6 +527,7 @@ void transport_drain(rondo_transport *t)
     t->draining = true;
     size_t unread = t->loop->engine->sockets->unread(t->loop->engine, t->fd) + receive_waiting_bytes(t);
     t->drain_bytes = unread < UINT32_MAX ? (uint32_t)unread : UINT32_MAX;
+    t->was_busy |= t->drain_bytes > 0;
     if (t->drain_bytes > 0)
         return;
     /* A connection just made, by a client whose request is still on its way: it gets a moment more. */

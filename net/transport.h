@@ -64,6 +64,7 @@ struct rondo_transport {
     bool reset : 1;           /* the end is a reset (RST) */
     bool heard : 1;           /* something has been received */
     bool draining : 1;        /* the server stops: close when drain_bytes are delivered */
+    bool was_busy : 1;        /* when it was told to */
     bool end_unsure : 1; /* the kernel may have forgotten to tell the peer's end: see transport_watch_end */
     bool misuse_logged : 1; /* written to after rondo_write_eof */
     bool is_wide : 1;       /* its receive window has been widened */

@@ -19,7 +19,7 @@ BEST = {
     "churn-orderly": (*RECEIVE, "--defer-accept", "--no-poll-first"),
     "churn-reset": (*RECEIVE, "--defer-accept", "--no-poll-first"),
 }
-PRECISE = ("rondo", "best", "epoll")  # whose ratios the figures are about
+PRECISE = ("rondo", "best", "epoll", "rondo-epoll")  # whose ratios the figures are about
 
 
 class Server:
@@ -61,6 +61,7 @@ def _peer(peer):
 def all_servers(build):
     own = [_rondo(build, "rondo"),
            _rondo(build, "rondo-stream", "--api", "stream"),
+           _rondo(build, "rondo-epoll", "--engine", "epoll"),
            _ceiling(build, "best", lambda load: BEST.get(load.name, RECEIVE)),
            _ceiling(build, "ceiling", lambda load: ())]
     return own + [_peer(peer) for peer in peers.available(build)]

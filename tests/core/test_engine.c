@@ -18,12 +18,10 @@
 
 #include "core/engine.h"
 #include "core/kernel.h"
+#include "support/asked.h"
 #include "support/engine.h"
 
 TestSuite(engine, .timeout = 60);
-
-#define NS_PER_MS   UINT64_C(1000000)
-#define PATIENCE_NS (10 * 1000 * NS_PER_MS)
 
 enum { BUFFERS = 16, FEW_BUFFERS = 4, BUFFER_BYTES = 1024 };
 
@@ -32,254 +30,30 @@ static const struct engine_size pieced = { 8, 16, BUFFERS, BUFFER_BYTES, 4, BUFF
 static const struct engine_size few_buffers = { 64, 128, FEW_BUFFERS, BUFFER_BYTES, 0, 0 };
 static const struct engine_size roomy = { 256, 1024, 256, BUFFER_BYTES, 0, 0 };
 
-static struct engine *engine;
-static int wake_fd;
-
-static void open_engine(const struct engine_size *size)
-{
-    char why[ENGINE_WHY_BYTES] = "";
-    int error = 0;
-    wake_fd = eventfd(0, EFD_CLOEXEC);
-    engine = engine_open(tested_engine(), size, wake_fd, &error, why);
-    cr_assert_not_null(engine, "%s", why);
-}
-
 static void open_tiny(void)
 {
-    open_engine(&tiny);
+    open_engine(tested_engine(), &tiny);
 }
 
 static void open_pieced(void)
 {
-    open_engine(&pieced);
+    open_engine(tested_engine(), &pieced);
 }
 
 static void open_few_buffers(void)
 {
-    open_engine(&few_buffers);
+    open_engine(tested_engine(), &few_buffers);
 }
 
 static void open_roomy(void)
 {
-    open_engine(&roomy);
-}
-
-/* The books balance: engine_close itself asserts that no operation is left. */
-static void close_engine(void)
-{
-    cr_assert(eq(uint, engine->buffers.lent, 0));
-    engine_close(engine);
+    open_engine(tested_engine(), &roomy);
 }
 
 #define ON_TINY        .init = open_tiny, .fini = close_engine
 #define ON_PIECED      .init = open_pieced, .fini = close_engine
 #define ON_FEW_BUFFERS .init = open_few_buffers, .fini = close_engine
 #define ON_ROOMY       .init = open_roomy, .fini = close_engine
-
-/* ---- time ----------------------------------------------------------------------------------------------- */
-
-static uint64_t clock_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
-
-static void turn(uint64_t timeout_ns)
-{
-    cr_assert_eq(engine_wait(engine, timeout_ns), 0);
-    while (!engine_dispatch(engine))
-        engine_submit(engine);
-}
-
-/* A wait that is in vain lasts to the end, so that an engine that stalls is not helped along by being asked again. */
-#define RUN_UNTIL(condition)                                                                                 \
-    for (uint64_t begin_ns = clock_ns(); !(condition); turn(PATIENCE_NS))                                    \
-    cr_assert_lt(clock_ns() - begin_ns, PATIENCE_NS, "it stalls: %s", #condition)
-
-/* Nothing is to come: the engine neither completes anything nor cuts its sleep short. (epoll may report once what nobody
- * waits for any more.) */
-static void assert_asleep(void)
-{
-    if (!is_on_a_ring())
-        turn(0);
-    uint64_t completions = engine->counters.completions, starved = engine->counters.starved;
-    for (unsigned i = 0; i < 3; i++) {
-        uint64_t begin_ns = clock_ns();
-        turn(5 * NS_PER_MS);
-        cr_assert_geq(clock_ns() - begin_ns, 5 * NS_PER_MS, "it sleeps");
-    }
-    cr_assert(eq(u64, engine->counters.completions, completions));
-    cr_assert(eq(u64, engine->counters.starved, starved));
-}
-
-/* ---- an operation, and what became of it ----------------------------------------------------------------- */
-
-enum { RECEIVED_MAX = 16 * 1024 };
-
-struct asked {
-    struct op op;
-    int fd;
-    unsigned completions;
-    int result; /* of the last completion */
-    bool more_to_read;
-    char received[RECEIVED_MAX]; /* by way of the engine's buffers */
-    size_t received_size;
-    const char *kept; /* the last bytes received, when `keeps` */
-    bool keeps;
-    void (*then)(struct asked *asked); /* what the test wants done at each completion */
-};
-
-static void asked_done(struct op *op, const struct completion *completion)
-{
-    struct asked *asked = rondo_container_of(op, struct asked, op);
-    cr_assert_eq(op->in_kernel, completion->more, "in the kernel until the last completion");
-    cr_assert_neq(completion->result, -ENOBUFS, "nobody is told");
-    asked->completions++;
-    asked->result = completion->result;
-    asked->more_to_read = completion->more_to_read;
-    if (completion->data.size > 0) {
-        cr_assert_eq(completion->data.size, (size_t)completion->result);
-        cr_assert_leq(asked->received_size + completion->data.size, sizeof asked->received);
-        memcpy(asked->received + asked->received_size, completion->data.data, completion->data.size);
-        asked->received_size += completion->data.size;
-        if (asked->keeps) {
-            asked->kept = completion->data.data;
-            buffers_ref(&engine->buffers, asked->kept);
-        }
-    }
-    if (asked->then != NULL)
-        asked->then(asked);
-}
-
-static struct asked *prepared(struct asked *asked, int fd)
-{
-    asked->op.done = asked_done;
-    asked->fd = fd;
-    return asked;
-}
-
-static void ask_to_receive(struct asked *asked, int fd, bool multishot)
-{
-    engine_receive(engine, &prepared(asked, fd)->op, fd, multishot);
-    cr_assert(asked->op.in_kernel, "from the call on");
-}
-
-static void ask_to_send(struct asked *asked, int fd, const char *data, size_t size, bool wait)
-{
-    engine_send(engine, &prepared(asked, fd)->op, fd, &(struct iovec){ (char *)data, size }, 1, wait);
-    cr_assert(asked->op.in_kernel, "from the call on");
-}
-
-static void let_go(struct asked *asked)
-{
-    buffers_unref(&engine->buffers, asked->kept);
-    asked->kept = NULL;
-}
-
-static void cancel(struct asked *asked)
-{
-    unsigned completions = asked->completions;
-    engine_cancel(engine, &asked->op);
-    cr_assert(asked->op.in_kernel, "until it has ended");
-    RUN_UNTIL(!asked->op.in_kernel);
-    cr_assert(eq(int, asked->result, -ECANCELED));
-    cr_assert(eq(uint, asked->completions, completions + 1));
-}
-
-static void assert_received(const struct asked *asked, const char *text)
-{
-    cr_assert(eq(sz, asked->received_size, strlen(text)));
-    cr_assert_arr_eq(asked->received, text, strlen(text));
-}
-
-/* ---- sockets -------------------------------------------------------------------------------------------- */
-
-struct ends {
-    int ours, theirs;
-};
-
-static int listening_socket(struct sockaddr_in *address)
-{
-    socklen_t size = sizeof *address;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    *address = (struct sockaddr_in){ .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-    cr_assert_eq(bind(fd, (struct sockaddr *)address, size), 0);
-    cr_assert_eq(listen(fd, 128), 0);
-    cr_assert_eq(getsockname(fd, (struct sockaddr *)address, &size), 0);
-    return fd;
-}
-
-static int connect_to(const struct sockaddr_in *address)
-{
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    cr_assert_eq(connect(fd, (const struct sockaddr *)address, sizeof *address), 0);
-    cr_assert_eq(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){ 1 }, sizeof(int)), 0);
-    return fd;
-}
-
-static struct ends tcp_ends(void)
-{
-    struct sockaddr_in address;
-    int listener = listening_socket(&address);
-    struct ends ends = { .theirs = connect_to(&address) };
-    ends.ours = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-    cr_assert_geq(ends.ours, 0);
-    close(listener);
-    return ends;
-}
-
-static struct ends local_ends(void)
-{
-    int fds[2];
-    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
-    return (struct ends){ fds[0], fds[1] };
-}
-
-/* As whoever has issued operations on it must. */
-static void close_ours(int fd)
-{
-    engine_close_now(engine, fd);
-}
-
-static void close_ends(struct ends ends)
-{
-    close_ours(ends.ours);
-    close(ends.theirs);
-}
-
-static void they_send(int fd, const char *text)
-{
-    cr_assert_eq(send(fd, text, strlen(text), MSG_NOSIGNAL), (ssize_t)strlen(text));
-}
-
-/* What lies in their socket, as far as there is room. */
-static size_t they_receive(int fd, char *data, size_t size)
-{
-    size_t received = 0;
-    ssize_t count;
-    while (received < size && (count = recv(fd, data + received, size - received, MSG_DONTWAIT)) > 0)
-        received += (size_t)count;
-    return received;
-}
-
-/* Byte `offset` of the stream of bytes that is `id`'s. */
-static char pattern(unsigned id, size_t offset)
-{
-    return (char)((id + 1) * 37 + offset * 11 + (offset >> 8) * 7);
-}
-
-static void fill_with_pattern(char *data, size_t size, unsigned id, size_t offset)
-{
-    for (size_t i = 0; i < size; i++)
-        data[i] = pattern(id, offset + i);
-}
-
-static void assert_pattern(const char *data, size_t size, unsigned id, size_t offset)
-{
-    for (size_t i = 0; i < size; i++)
-        cr_assert_eq(data[i], pattern(id, offset + i), "byte %zu of stream %u", offset + i, id);
-}
 
 /* ---- opening -------------------------------------------------------------------------------------------- */
 
@@ -305,7 +79,7 @@ Test(engine, a_size_halves_down_to_one_that_still_opens)
         before = size;
     }
     cr_assert_lt(size.buffers, engine_size_default.buffers);
-    open_engine(&size);
+    open_engine(tested_engine(), &size);
     close_engine();
 }
 

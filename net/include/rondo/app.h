@@ -33,12 +33,15 @@ typedef struct rondo_app {
         servers[RONDO_SERVERS_MAX]; /* up to the first without a url. None: shard_start does all */
     const rondo_protocol *protocol; /* of the servers that name none */
 
-    unsigned shards;           /* threads; default: the CPUs this process may use (affinity, cgroup quota) */
-    const char *engine; /* "uring", "epoll", or "auto": io_uring where it works. Default: RONDO_ENGINE, or "auto" */
-    unsigned backlog;          /* connections waiting to be accepted, per shard; default 4096 */
-    uint64_t idle_timeout_ms;  /* end connections with no byte in or out for so long; default: never */
-    unsigned max_connections;  /* of all shards together; more are closed at once; default: no limit */
-    uint64_t drain_timeout_ms; /* for the orderly end; default 8000 */
+    unsigned shards; /* threads; default: the CPUs this process may use (affinity, cgroup quota) */
+    const char
+        *engine; /* "uring", "epoll", or "auto": io_uring where it works. Default: RONDO_ENGINE, or "auto" */
+    unsigned backlog;         /* connections waiting to be accepted, per shard; default 4096 */
+    uint64_t idle_timeout_ms; /* end connections with no byte in or out for so long; default: never */
+    unsigned max_connections; /* of all shards together; more are closed at once; default: no limit */
+    uint64_t
+        drain_delay_ms; /* from the signal to the drain: says that it isn't ready, but serves; default 0 */
+    uint64_t drain_timeout_ms; /* for the orderly end after it; default 8000 */
     rondo_log_level log_level; /* default RONDO_LOG_INFO */
 
     /* State of each shard, zeroed: rondo_shard(t), rondo_shard_of(loop).    Seastar: sharded<T>
@@ -53,9 +56,10 @@ typedef struct rondo_app {
 /* Serve until SIGTERM, SIGINT or rondo_stop; the caller's thread becomes the control thread. Without servers, and with
  * a shard_start that makes connections or servers of its own, it runs as long.
  *
- * The first signal drains: queued connections are still accepted, bytes that had arrived are delivered, what
- * protocols write is sent, connections half-close; at the drain timeout the rest is aborted. A second signal
- * aborts at once. SIGUSR1: a line of JSON for each shard on stderr. These three signals are blocked in the
+ * The first signal drains, after drain_delay_ms, during which whoever asks by --healthcheck is told that the server isn't
+ * ready any more. Queued connections are still accepted, bytes that had arrived are delivered, what protocols write is
+ * sent, connections half-close; at the drain timeout the rest is aborted. The last line of the log counts them. A second
+ * signal aborts at once. SIGUSR1: a line of JSON for each shard on stderr. These three signals are blocked in the
  * calling thread meanwhile (its mask is restored): a program with threads of its own blocks them there, too.
  * Raises the soft limit of descriptors to the hard one.
  *
