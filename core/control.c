@@ -14,6 +14,7 @@
 #include "core/cpus.h"
 #include "core/log.h"
 #include "core/memory.h"
+#include "core/sandbox.h"
 
 #define FOREVER_MS UINT64_MAX
 
@@ -36,12 +37,23 @@ static void say_engine_that_was_chosen(const struct control *control)
     rondo_log(RONDO_LOG_INFO, "engine %s%s%s", control->engine, *why != '\0' ? ", not " : "", why);
 }
 
+static int enter_sandbox(void)
+{
+    char why[SANDBOX_WHY_BYTES];
+    int rc = sandbox_enter(why);
+    if (rc < 0)
+        rondo_log(RONDO_LOG_ERROR, "%s", why);
+    return rc;
+}
+
 static int run(struct control *control, int signals_fd)
 {
     int rc = open_all(control);
     if (rc < 0)
         return rc;
     rc = start_all(control);
+    if (rc == 0 && control->config->has_sandbox)
+        rc = enter_sandbox();
     if (rc == 0) {
         control->is_ready = true;
         control->config->serving(control->config->context);

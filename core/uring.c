@@ -710,7 +710,7 @@ static int open_ring(struct uring *u, const struct engine_size *size)
 {
     struct io_uring_params params = {
         .flags = IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP |
-                 IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
+                 IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_R_DISABLED,
         .cq_entries = size->completions,
     };
     int rc = io_uring_queue_init_params(size->submissions, &u->ring, &params);
@@ -768,6 +768,31 @@ static int open_buffers(struct uring *u, const struct engine_size *size)
     io_uring_buf_ring_advance(u->buffer_ring, (int)count);
     u->provided = count;
     return 0;
+}
+
+/* What this ring may do, from here on: who takes over the process gets no other operation from it (seccomp doesn't see
+ * what a ring does). README, "Security", has the list, too. */
+static const uint8_t allowed_operations[] = {
+    IORING_OP_ACCEPT,  IORING_OP_RECV, IORING_OP_RECVMSG, IORING_OP_SEND,         IORING_OP_SENDMSG,
+    IORING_OP_CONNECT, IORING_OP_READ, IORING_OP_CLOSE,   IORING_OP_ASYNC_CANCEL,
+};
+static const uint8_t allowed_flags = IOSQE_BUFFER_SELECT | IOSQE_CQE_SKIP_SUCCESS | IOSQE_ASYNC;
+
+#define OPERATIONS (sizeof allowed_operations / sizeof *allowed_operations)
+
+static int restrict_and_enable(struct uring *u)
+{
+    struct io_uring_restriction restrictions[OPERATIONS + 2] = {
+        { .opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED, .sqe_flags = allowed_flags },
+        /* at its end */
+        { .opcode = IORING_RESTRICTION_REGISTER_OP, .register_op = IORING_UNREGISTER_RING_FDS },
+    };
+    for (unsigned i = 0; i < OPERATIONS; i++) {
+        restrictions[2 + i].opcode = IORING_RESTRICTION_SQE_OP;
+        restrictions[2 + i].sqe_op = allowed_operations[i];
+    }
+    int rc = uring_restrict(&u->ring, restrictions, OPERATIONS + 2);
+    return rc < 0 ? rc : uring_enable(&u->ring);
 }
 
 /* Otherwise one fast sender is read from for up to 32 buffers before anybody is asked whether there is room for what
@@ -852,6 +877,8 @@ static struct uring *open_of_size(const struct engine_size *size, int *error)
         *error = open_buffers(u, size);
     if (*error == 0)
         *error = open_messages(u);
+    if (*error == 0)
+        *error = restrict_and_enable(u);
     if (*error < 0) {
         free_all(u);
         return NULL;

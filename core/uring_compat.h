@@ -2,6 +2,12 @@
 #ifndef RONDO_CORE_URING_COMPAT_H
 #define RONDO_CORE_URING_COMPAT_H
 
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 /* 6.15: a wait that isn't counted as waiting for a disk; without it an idle ring shows as 100 % iowait. */
 #ifndef IORING_FEAT_NO_IOWAIT
 #define IORING_FEAT_NO_IOWAIT (1U << 17)
@@ -30,6 +36,25 @@ static inline void uring_set_buffer_flags(struct io_uring_buf_reg *registration,
 static inline void uring_limit_multishot(struct io_uring_sqe *sqe, unsigned bytes)
 {
     sqe->file_index = bytes;
+}
+
+/* 5.10. liburing 2.3 declares io_uring_register_restrictions and io_uring_enable_rings, but its shared library keeps them
+ * to itself. */
+static inline int uring_register(struct io_uring *ring, unsigned opcode, void *argument, unsigned count)
+{
+    long rc = syscall(__NR_io_uring_register, ring->ring_fd, opcode, argument, count);
+    return rc < 0 ? -errno : 0;
+}
+
+static inline int uring_restrict(struct io_uring *ring, struct io_uring_restriction *restrictions,
+                                 unsigned count)
+{
+    return uring_register(ring, IORING_REGISTER_RESTRICTIONS, restrictions, count);
+}
+
+static inline int uring_enable(struct io_uring *ring)
+{
+    return uring_register(ring, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
 }
 
 #endif

@@ -10,6 +10,7 @@
 #include "core/cpus.h"
 #include "core/log.h"
 #include "core/memory.h"
+#include "core/privileges.h"
 #include "net/addresses.h"
 #include "net/health.h"
 #include "net/server.h"
@@ -64,6 +65,15 @@ static void raise_descriptor_limit(void)
         limit.rlim_cur = wanted;
         setrlimit(RLIMIT_NOFILE, &limit);
     }
+}
+
+static int drop_privileges(const rondo_app *app)
+{
+    char why[PRIVILEGES_WHY_BYTES];
+    int rc = privileges_drop(app->user, app->group, why);
+    if (rc < 0)
+        rondo_log(RONDO_LOG_ERROR, "%s", why);
+    return rc;
 }
 
 static void serving(void *context)
@@ -138,6 +148,7 @@ int rondo_run(const rondo_app *app)
         .shards = app->shards > 0 ? app->shards : cpus_shards(""),
         .engine = engine_name(app),
         .engine_size = engine_size_default,
+        .has_sandbox = app->sandbox,
         .drain_delay_ms = app->drain_delay_ms,
         .drain_timeout_ms = app->drain_timeout_ms > 0 ? app->drain_timeout_ms : DRAIN_TIMEOUT_MS,
         .hooks = &service_hooks,
@@ -148,6 +159,11 @@ int rondo_run(const rondo_app *app)
     rc = open_servers(&settings, config.shards);
     if (rc < 0)
         return rc;
+    rc = drop_privileges(app); /* behind the sockets, which may need them, before there is a ring */
+    if (rc < 0) {
+        close_servers(&settings);
+        return rc;
+    }
     rondo_log(RONDO_LOG_DEBUG, "%u shards, engine %s", config.shards, config.engine);
     health_open(&health, settings.servers, settings.server_count);
     config.asked_fd = health.epoll_fd;

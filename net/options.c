@@ -23,6 +23,9 @@ enum {
     OPTION_DRAIN,
     OPTION_HEALTH,
     OPTION_LOG,
+    OPTION_USER,
+    OPTION_GROUP,
+    OPTION_SANDBOX,
     OPTION_OWN
 };
 
@@ -37,6 +40,9 @@ static const struct option common_options[] = {
     { "drain-timeout", required_argument, NULL, OPTION_DRAIN },
     { "healthcheck", required_argument, NULL, OPTION_HEALTH },
     { "log-level", required_argument, NULL, OPTION_LOG },
+    { "user", required_argument, NULL, OPTION_USER },
+    { "group", required_argument, NULL, OPTION_GROUP },
+    { "sandbox", no_argument, NULL, OPTION_SANDBOX },
     { "help", no_argument, NULL, 'h' },
     { "version", no_argument, NULL, 'V' },
 };
@@ -58,6 +64,9 @@ static const char common_help[] =
     "      --idle-timeout SEC     end connections idle for so long (default 0: never)\n"
     "      --drain-timeout SEC    for the orderly end after SIGTERM (default 8)\n"
     "      --log-level LEVEL      error, warning, info or debug (default info)\n"
+    "      --user, --group NAME   or numbers: whose rights to have once the sockets are open\n"
+    "      --sandbox              then do without exec, new processes and rings, and files opened for "
+    "writing\n"
     "  -h, --help                 show this\n"
     "  -V, --version              show the version\n";
 
@@ -171,6 +180,13 @@ static void take_engine(struct parse *parse, const char *option, const char *val
         parse->app->engine = value;
     else
         usage(parse, option, value, "there is no such engine: auto, uring or epoll");
+}
+
+static const char *take_name(struct parse *parse, const char *option, const char *value)
+{
+    if (*value == '\0')
+        usage(parse, option, "\"\"", "a name or a number is wanted");
+    return value;
 }
 
 static void take_log_level(struct parse *parse, const char *value)
@@ -297,6 +313,15 @@ static void take(struct parse *parse, int option, const char *value)
         break;
     case OPTION_LOG:
         take_log_level(parse, value);
+        break;
+    case OPTION_USER:
+        app->user = take_name(parse, "--user", value);
+        break;
+    case OPTION_GROUP:
+        app->group = take_name(parse, "--group", value);
+        break;
+    case OPTION_SANDBOX:
+        app->sandbox = true;
         break;
     case 'h':
         help(parse);

@@ -44,6 +44,13 @@ typedef struct rondo_app {
     uint64_t drain_timeout_ms; /* for the orderly end after it; default 8000 */
     rondo_log_level log_level; /* default RONDO_LOG_INFO */
 
+    /* Rights that are given up. user, group: names or numbers; default: stay who we are. They change when the sockets of
+     * servers[] are open, which may need root, and before there is a ring. sandbox: once all shards have started, a
+     * seccomp filter leaves the process the system calls that running shards use (README, "Security"): no exec, no
+     * process, no ring, no file opened for writing. */
+    const char *user, *group;
+    bool sandbox;
+
     /* State of each shard, zeroed: rondo_shard(t), rondo_shard_of(loop).    Seastar: sharded<T>
      * shard_start runs on the shard's thread before its first connection: 0, or a negative errno that stops
      * the whole start. The shard's servers are there (rondo_server_of), and accept when it has returned. shard_stop runs
