@@ -117,7 +117,7 @@ class Privileges(ServerTest):
 
 
 @unittest.skipIf(shutil.which("strace") is None, "no strace")
-@unittest.skipIf(is_threaded, "ThreadSanitizer makes system calls of its own")
+@unittest.skipIf(is_threaded, "threads that are watched over make system calls of their own")
 class Documented(ServerTest):
     def trace(self, program, *options):
         """Serve under strace, in all the ways that there are; what the whole process called."""
