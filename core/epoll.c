@@ -709,8 +709,6 @@ static void receive_or_line_up(struct epoll *e, struct op *op)
         return;
     }
     e->engine.counters.starved++;
-    changed(e, op->fd);
-    e->descriptors[op->fd].is_tiresome = true;
     op_line_push(&e->in_line, op);
 }
 
@@ -880,7 +878,7 @@ static void happened(struct epoll *e, struct epoll_event event)
     uint32_t wanted = wanted_of(d), events = event.events;
     if (events & (EPOLLERR | EPOLLHUP))
         events |= EPOLLIN | EPOLLOUT;
-    if (wanted == 0 || (events & d->registered & ~wanted)) {
+    if (events & d->registered & ~wanted) {
         d->is_tiresome = true;
         changed(e, (int)(uint32_t)event.data.u64);
     }

@@ -107,6 +107,8 @@ def judge(results):
             figures += _against(results, load, _wanted(load))
         if load == "lines16":
             figures.append(_figure(load, "a handler's CPU to callbacks", 1.35, median_ratio(result, "rondo-stream", "rondo")))
+        if load in ("pp64x50", "pp64x1000"):
+            figures.append(_figure(load, "on epoll: CPU to epoll", 1.05, median_ratio(result, "rondo-epoll", "epoll")))
         if load in PINGPONG and load.startswith("pp64"):
             figures.append(_figure(load, "tax, ns", 200, tax_ns(result)))
         if load == "open150k":

@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/io_uring.h>
-#include <sched.h>
+#include <linux/sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,6 +27,17 @@ static long try_to_exec(void)
 static long try_to_fork(void)
 {
     long child = syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
+    if (child == 0)
+        syscall(SYS_exit_group, 0);
+    if (child > 0)
+        waitpid((pid_t)child, NULL, 0);
+    return child;
+}
+
+static long try_to_fork_anew(void)
+{
+    struct clone_args arguments = { .exit_signal = SIGCHLD };
+    long child = syscall(SYS_clone3, &arguments, sizeof arguments);
     if (child == 0)
         syscall(SYS_exit_group, 0);
     if (child > 0)
@@ -85,6 +96,7 @@ static const struct {
 } attempts[] = {
     { "exec", try_to_exec },
     { "fork", try_to_fork },
+    { "clone3", try_to_fork_anew },
     { "ptrace", try_to_trace },
     { "io_uring_setup", try_to_make_a_ring },
     { "write", try_to_write_a_file },

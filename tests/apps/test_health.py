@@ -120,6 +120,18 @@ class Delay(ServerTest):
             self.assertEqual(server.wait_for_exit(), 0)
             self.assertTrue(s.was_reset(early))
 
+    def test_who_listens_everywhere_is_found(self):
+        server = self.serve("echo", "--drain-delay", "1000", listen=("tcp://0.0.0.0:0", "tcp://[::]:0"))
+        v4, v6 = (address[1] for address in server.addresses)
+        urls = [f"tcp://127.0.0.1:{v4}", f"tcp://localhost:{v4}", f"tcp://127.1.2.3:{v4}", f"tcp://[::1]:{v6}"]
+        for url in urls:
+            self.assertEqual(check(url)[0], 0, url)
+        server.signal(signal.SIGTERM)
+        server.wait_for("not ready")
+        for url in urls:
+            self.assertEqual(check(url)[0], 1, url)
+        server.signal(signal.SIGTERM)
+
     def test_then_it_drains(self):
         start = time.monotonic()
         server = self.serve("echo", "--drain-delay", "1", "--drain-timeout", "100")

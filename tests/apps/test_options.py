@@ -72,7 +72,11 @@ class Options(ServerTest):
     def test_the_environment_can_name_the_engine(self):
         for engine in "auto", "uring", "epoll", "":
             with self.subTest(engine=engine):
-                self.assertTrue(self.serve("echo", env=os.environ | {"RONDO_ENGINE": engine}).serves())
+                server = self.serve("echo", env=os.environ | {"RONDO_ENGINE": engine})
+                self.assertTrue(server.serves())
+                self.assertEqual(server.stop(), 0)
+                server.close()
+                self.assertEqual(server.count("^engine "), engine in ("auto", ""), "said where it was chosen")
 
 
 class WrongUsage(ServerTest):

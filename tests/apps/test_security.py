@@ -55,7 +55,7 @@ class Privileges(ServerTest):
         for options in (["--user", "nobody"], ["--user", str(NOBODY)], ["--user", "nobody", "--group", "nogroup"],
                         ["--user", "65533", "--group", "65532"]):
             with self.subTest(options=options):
-                server = self.serve_as(*options)
+                server = self.serve_as(*options, extra_groups=[1, 2, 3])
                 user, group, groups = ids_of(server.pid)
                 self.assertEqual(set(user), {int(options[1])} if options[1].isdigit() else {NOBODY})
                 self.assertEqual(set(group), {65532} if "65532" in options else {NOBODY})
@@ -210,6 +210,8 @@ class Sandbox(ServerTest):
         for word, outcome in ("exec", "ENOENT"), ("fork", "done"), ("ptrace", "ESRCH"), ("write", "done"), ("kill", "done"):
             with self.subTest(word=word, sandbox=False):
                 self.assertEqual(self.ask(free, word), outcome)
+        self.assertEqual(self.ask(confined, "clone3"), "ENOSYS", "libc takes clone then, whose flags a filter sees")
+        self.assertEqual(self.ask(free, "clone3"), "done")
         self.assertEqual(self.ask(confined, "read"), "done")
         with open(f"/proc/{confined.pid}/status") as file:
             self.assertRegex(file.read(), r"NoNewPrivs:\t1\n(.*\n)*Seccomp:\t2\n")

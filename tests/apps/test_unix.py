@@ -88,6 +88,14 @@ class Served(UnixTest):
                 return all(shard["connections_accepted"] > accepted for shard, accepted in zip(server.report(), before))
             until(each_has_got_some, "no shard is left out")
 
+    def test_a_connection_wakes_one_shard(self):
+        server = self.serve("echo", "--shards", "6", listen=[self.url])
+        self.assertTrue(server.serves())
+        before = server.total("loop_turns")
+        for _ in range(200):
+            self.assertTrue(server.serves())
+        self.assertLess((server.total("loop_turns") - before) / 200, 6, "accept, bytes, the end; and not all the others")
+
     def test_the_limit_of_connections_holds(self):
         server = self.both("--max-connections", "2")
         held = [self.connect(server, address) for address in server.addresses]

@@ -402,6 +402,67 @@ Test(epoll, a_read_that_would_wait_is_made_by_a_helper_thread)
 
 /* ---- buffers ---------------------------------------------------------------------------------------------- */
 
+static struct asked holders[BUFFERS];
+
+static void let_go_of_one(struct asked *asked)
+{
+    (void)asked;
+    let_go(&holders[0]);
+}
+
+/* A buffer comes back in the middle of a turn: it is not for who comes next, but for who has waited longest. */
+Test(epoll, who_waits_for_a_buffer_is_not_overtaken, ON_WHOLE_BUFFERS)
+{
+    static struct asked first, releasing = { .then = let_go_of_one }, second;
+    struct ends ends[BUFFERS], first_ends = tcp_ends(), releasing_ends = tcp_ends(), second_ends = tcp_ends();
+    char memory[8];
+    for (unsigned i = 0; i < BUFFERS; i++) {
+        ends[i] = tcp_ends();
+        holders[i].keeps = true;
+        ask_to_receive(&holders[i], ends[i].ours, false);
+        they_send(ends[i].theirs, "hold");
+        RUN_UNTIL(!holders[i].op.in_kernel);
+    }
+    ask_to_receive(&first, first_ends.ours, false);
+    they_send(first_ends.theirs, "first");
+    RUN_UNTIL(engine->counters.starved == 1);
+
+    engine_receive_into(engine, &prepared(&releasing, releasing_ends.ours)->op, releasing_ends.ours,
+                        (rondo_buffer){ memory, sizeof memory });
+    ask_to_receive(&second, second_ends.ours, false);
+    they_send(releasing_ends.theirs, "now"); /* its event is the first of the two */
+    they_send(second_ends.theirs, "second");
+    RUN_UNTIL(releasing.completions == 1);
+    cr_assert(eq(uint, second.completions, 0));
+    RUN_UNTIL(first.completions == 1);
+    RUN_UNTIL(second.completions == 1);
+    assert_received(&second, "second");
+    for (unsigned i = 1; i < BUFFERS; i++)
+        let_go(&holders[i]);
+    for (unsigned i = 0; i < BUFFERS; i++)
+        close_ends(ends[i]);
+    close_ends(first_ends);
+    close_ends(releasing_ends);
+    close_ends(second_ends);
+}
+
+Test(epoll, a_message_is_not_cut_to_use_up_the_last_bytes_of_a_buffer, ON_EPOLL)
+{
+    static struct asked keeper = { .keeps = true }, other;
+    static char much[BUFFER_BYTES - 100];
+    struct ends one = tcp_ends(), two = tcp_ends();
+    ask_to_receive(&keeper, one.ours, false);
+    cr_assert_eq(send(one.theirs, much, sizeof much, 0), (ssize_t)sizeof much);
+    RUN_UNTIL(!keeper.op.in_kernel);
+    ask_to_receive(&other, two.ours, false);
+    cr_assert_eq(send(two.theirs, much, 200, 0), 200);
+    RUN_UNTIL(!other.op.in_kernel);
+    cr_assert(eq(int, other.result, 200));
+    let_go(&keeper);
+    close_ends(one);
+    close_ends(two);
+}
+
 Test(epoll, small_messages_lie_where_those_before_them_lay, ON_EPOLL)
 {
     static struct asked asked = { .keeps = true };

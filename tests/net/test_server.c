@@ -1352,6 +1352,7 @@ Test(server, an_adopted_socket_that_drains_is_left_as_it_was, IN_A_WORLD)
         }
         turn();
         cr_assert(list_is_empty(&world.service.servers));
+        cr_assert(eq(uint, world.loop.drained.late, 20 * (i + 1)));
         cr_assert(zero(int, fcntl(fds[i], F_GETFL) & O_NONBLOCK));
         int client = client_of(name), theirs = accept(fds[i], NULL, NULL);
         cr_assert_geq(theirs, 0, "somebody else serves it now");

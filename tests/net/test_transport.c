@@ -1129,6 +1129,54 @@ Test(transport, draining_gives_a_newcomer_time_to_say_something)
     pair_close(&p);
 }
 
+Test(transport, what_becomes_of_each_when_the_server_drains_is_counted)
+{
+    static char much[1024 * 1024], came[sizeof much];
+    struct world world;
+    struct pair idle = { 0 }, writing = { 0 }, unread = { 0 }, stuck = { 0 };
+    struct pair *all[] = { &idle, &writing, &unread, &stuck };
+    world_open(&world, NULL);
+    for (unsigned i = 0; i < 4; i++) {
+        pair_open_in(all[i], &world, &recording);
+        peer_send(all[i], "hello");
+        pair_run_until_received(all[i], 5);
+    }
+    limit_peer(&writing, 16 * 1024);
+    limit_peer(&stuck, 16 * 1024);
+    rondo_write(writing.t, (rondo_bytes){ much, sizeof much });
+    rondo_write(stuck.t, (rondo_bytes){ much, sizeof much });
+    pair_turn(&writing);
+    peer_send(&unread, "a word");
+
+    world.service.draining = true;
+    for (unsigned i = 0; i < 4; i++)
+        transport_drain(all[i]->t);
+    cr_assert(eq(sz, (size_t)peer_receive(&writing, came, sizeof came), sizeof came));
+    for (unsigned i = 0; i < 3; i++)
+        pair_run_until_lost(all[i]);
+    world.service.aborting = true;
+    transport_cancel(stuck.t);
+    pair_run_until_lost(&stuck);
+
+    cr_assert(eq(uint, world.loop.drained.idle, 1));
+    cr_assert(eq(uint, world.loop.drained.busy, 2));
+    cr_assert(eq(uint, world.loop.drained.aborted, 1));
+    cr_assert(eq(uint, world.loop.drained.late, 0));
+    for (unsigned i = 0; i < 4; i++)
+        pair_close(all[i]);
+    while (world.loop.users > 0)
+        loop_turn(&world.loop, ENGINE_FOREVER);
+    world_close(&world);
+}
+
+Test(transport, its_end_is_looked_for_only_where_the_engine_may_forget_it)
+{
+    struct pair p = { .is_unix = true };
+    pair_open(&p, &recording);
+    cr_assert_eq(p.t->watch != NULL, is_on_a_ring(), "a ring may forget that of a Unix socket");
+    pair_close(&p);
+}
+
 Test(transport, cancelling_resets_and_says_so)
 {
     struct pair p;
