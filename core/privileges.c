@@ -11,13 +11,7 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-#define NOBODY ((uid_t)-1) /* which the system calls take for: leave it as it is */
-
-struct identity {
-    uid_t user;
-    gid_t group;
-    const char *name; /* of the user, for its other groups; NULL: it has no entry */
-};
+#define AS_IT_IS UINT_MAX /* what the system calls, too, take for that */
 
 static int refuse(char why[PRIVILEGES_WHY_BYTES], int error, const char *what, const char *value,
                   const char *reason)
@@ -46,7 +40,7 @@ static int find_user(const char *text, struct identity *identity, char why[PRIVI
         return refuse(why, -ENOENT, "user", text,
                       "there is no such user: give a name from the password file, or a number");
     identity->user = entry != NULL ? entry->pw_uid : number;
-    identity->group = entry != NULL ? entry->pw_gid : (gid_t)NOBODY;
+    identity->group = entry != NULL ? entry->pw_gid : AS_IT_IS;
     identity->name = entry != NULL ? entry->pw_name : NULL;
     return 0;
 }
@@ -69,7 +63,7 @@ static bool is_already(const struct identity *wanted)
     gid_t real_group, effective_group, saved_group;
     getresuid(&real, &effective, &saved);
     getresgid(&real_group, &effective_group, &saved_group);
-    bool is_user = wanted->user == NOBODY || (real == wanted->user && effective == real && saved == real);
+    bool is_user = wanted->user == AS_IT_IS || (real == wanted->user && effective == real && saved == real);
     return is_user && real_group == wanted->group && effective_group == real_group &&
            saved_group == real_group;
 }
@@ -80,29 +74,33 @@ static int become(const struct identity *wanted)
     int rc = wanted->name != NULL ? initgroups(wanted->name, wanted->group) : setgroups(1, &wanted->group);
     if (rc < 0 || setresgid(wanted->group, wanted->group, wanted->group) < 0)
         return -errno;
-    if (wanted->user != NOBODY && setresuid(wanted->user, wanted->user, wanted->user) < 0)
+    if (wanted->user != AS_IT_IS && setresuid(wanted->user, wanted->user, wanted->user) < 0)
         return -errno;
-    bool can_go_back = wanted->user != NOBODY && wanted->user != 0 && setuid(0) == 0;
+    bool can_go_back = wanted->user != AS_IT_IS && wanted->user != 0 && setuid(0) == 0;
     return can_go_back ? -EPERM : 0;
 }
 
-int privileges_drop(const char *user, const char *group, char why[PRIVILEGES_WHY_BYTES])
+int privileges_find(const char *user, const char *group, struct identity *identity,
+                    char why[PRIVILEGES_WHY_BYTES])
 {
-    struct identity wanted = { .user = NOBODY, .group = (gid_t)NOBODY };
-    int rc = user != NULL ? find_user(user, &wanted, why) : 0;
+    *identity = (struct identity){ .user = AS_IT_IS, .group = AS_IT_IS };
+    int rc = user != NULL ? find_user(user, identity, why) : 0;
     if (rc == 0 && group != NULL)
-        rc = find_group(group, &wanted, why);
-    if (rc < 0 || (user == NULL && group == NULL))
-        return rc;
-    if (wanted.group == (gid_t)NOBODY)
+        rc = find_group(group, identity, why);
+    if (rc == 0 && user != NULL && identity->group == AS_IT_IS)
         return refuse(why, -EINVAL, "user", user,
                       "it has no entry in the password file, which would name its group: give --group, too");
-    rc = is_already(&wanted) ? 0 : become(&wanted);
-    if (rc == 0)
-        return 0;
-    const char *reason =
-        rc == -EPERM ? "only root, or who has CAP_SETUID and CAP_SETGID, can become another: start it "
-                       "so, or as that user"
-                     : strerror(-rc);
-    return refuse(why, rc, user != NULL ? "user" : "group", user != NULL ? user : group, reason);
+    return rc;
+}
+
+int privileges_drop(const struct identity *identity, char why[PRIVILEGES_WHY_BYTES])
+{
+    bool is_asked_for = identity->user != AS_IT_IS || identity->group != AS_IT_IS;
+    int rc = !is_asked_for || is_already(identity) ? 0 : become(identity);
+    if (rc < 0)
+        snprintf(why, PRIVILEGES_WHY_BYTES, "can't become another user, or group: %s: %s", strerror(-rc),
+                 rc == -EPERM
+                     ? "only root can, or who has CAP_SETUID and CAP_SETGID: start it so, or as that user"
+                     : "see setresuid(2)");
+    return rc;
 }

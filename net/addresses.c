@@ -413,6 +413,12 @@ int addresses_open(struct addresses *addresses, const rondo_server_options *serv
     return rc;
 }
 
+void addresses_give(const struct addresses *addresses, uid_t user, gid_t group)
+{
+    for (unsigned i = 0; i < addresses->count; i++)
+        unix_path_give(&addresses->at[i].path, user, group);
+}
+
 void addresses_close(struct addresses *addresses)
 {
     for (unsigned i = 0; i < addresses->count; i++)

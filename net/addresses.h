@@ -54,6 +54,10 @@ struct address_terms {
 int addresses_open(struct addresses *addresses, const rondo_server_options *server,
                    const struct address_terms *terms);
 
+/* Make this user and this group, -1 for as it is, the owners of its socket files. Who can't isn't root, and so can't become
+ * that user either. */
+void addresses_give(const struct addresses *addresses, uid_t user, gid_t group);
+
 /* Close the sockets that no shard has taken, and free. */
 void addresses_close(struct addresses *addresses);
 

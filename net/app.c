@@ -67,10 +67,17 @@ static void raise_descriptor_limit(void)
     }
 }
 
-static int drop_privileges(const rondo_app *app)
+/* Socket files become the user's, who will have to remove them. */
+static int drop_privileges(const struct service_settings *settings)
 {
+    const rondo_app *app = settings->app;
     char why[PRIVILEGES_WHY_BYTES];
-    int rc = privileges_drop(app->user, app->group, why);
+    struct identity identity;
+    int rc = privileges_find(app->user, app->group, &identity, why);
+    for (unsigned i = 0; i < settings->server_count && rc == 0; i++)
+        addresses_give(&settings->servers[i], identity.user, identity.group);
+    if (rc == 0)
+        rc = privileges_drop(&identity, why);
     if (rc < 0)
         rondo_log(RONDO_LOG_ERROR, "%s", why);
     return rc;
@@ -159,7 +166,7 @@ int rondo_run(const rondo_app *app)
     rc = open_servers(&settings, config.shards);
     if (rc < 0)
         return rc;
-    rc = drop_privileges(app); /* behind the sockets, which may need them, before there is a ring */
+    rc = drop_privileges(&settings); /* behind the sockets, which may need them, before there is a ring */
     if (rc < 0) {
         close_servers(&settings);
         return rc;

@@ -95,6 +95,12 @@ int unix_path_bind(struct unix_path *path, int fd, const struct url_address *add
     return rc;
 }
 
+void unix_path_give(const struct unix_path *path, uid_t user, gid_t group)
+{
+    if (atomic_load(&path->is_ours) && lchown(path->path, user, group) < 0)
+        rondo_log(RONDO_LOG_DEBUG, "%s: chown: %s", path->path, strerror(errno));
+}
+
 void unix_path_remove(struct unix_path *path)
 {
     struct stat file;

@@ -31,6 +31,9 @@ struct unix_path {
 int unix_path_bind(struct unix_path *path, int fd, const struct url_address *address, int mode,
                    char why[UNIX_PATH_WHY_BYTES]);
 
+/* Make this user and this group its owners; -1: as it is. Without the right to do so it stays as it is. */
+void unix_path_give(const struct unix_path *path, uid_t user, gid_t group);
+
 /* Remove the file, if it is still the one that we made. Idempotent. Thread: any. */
 void unix_path_remove(struct unix_path *path);
 

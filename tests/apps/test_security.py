@@ -76,6 +76,17 @@ class Privileges(ServerTest):
         server = self.serve_as("--user", "nobody", listen=(f"tcp://127.0.0.1:{low}",))
         self.assertTrue(server.serves())
 
+    def test_socket_files_become_the_users(self):
+        with tempfile.TemporaryDirectory() as folder:
+            os.chmod(folder, 0o1777)  # as /tmp is: only its owner can remove a file
+            path = f"{folder}/socket"
+            server = self.serve_as("--user", "65533", "--group", "65532", listen=(f"unix://{path}?mode=0660",))
+            status = os.stat(path)
+            self.assertEqual((status.st_uid, status.st_gid, status.st_mode & 0o777), (65533, 65532, 0o660))
+            self.assertTrue(server.serves())
+            self.assertEqual(server.stop(), 0)
+            self.assertFalse(os.path.exists(path), server.stderr)
+
     def is_taken(self, port):
         with socket.socket() as sock:
             try:

@@ -430,6 +430,7 @@ Test(epoll, who_waits_for_a_buffer_is_not_overtaken, ON_WHOLE_BUFFERS)
     engine_receive_into(engine, &prepared(&releasing, releasing_ends.ours)->op, releasing_ends.ours,
                         (rondo_buffer){ memory, sizeof memory });
     ask_to_receive(&second, second_ends.ours, false);
+    turn(0);
     they_send(releasing_ends.theirs, "now"); /* its event is the first of the two */
     they_send(second_ends.theirs, "second");
     RUN_UNTIL(releasing.completions == 1);
