@@ -55,11 +55,13 @@ struct engine {
     const char *name; /* a user may give it to engine_open */
     const struct engine_ops *ops;
     const struct socket_calls *sockets;
-    struct rondo_loop *loop; /* that it belongs to; NULL: to none */
-    struct buffers buffers;  /* of all receives of this shard */
-    bool forgets_ends;       /* a multishot receive may miss the peer's end behind bytes */
-    bool forgets_unix_ends;  /* that of a Unix socket */
-    bool is_expected;        /* the success of a quiet operation: the next wait doesn't sleep */
+    struct buffers buffers; /* of all receives of this shard */
+    /* A read of op->fd that would wait for a disk, by a helper thread; then the engine's read_ended is called, on the shard's
+     * thread. Set by who has such threads; NULL: the shard waits. Returns false when it can't. */
+    bool (*read_elsewhere)(struct engine *engine, struct op *op, uint64_t offset, rondo_buffer memory);
+    bool forgets_ends;      /* a multishot receive may miss the peer's end behind bytes */
+    bool forgets_unix_ends; /* that of a Unix socket */
+    bool is_expected;       /* the success of a quiet operation: the next wait doesn't sleep */
     struct engine_counters counters;
 };
 
@@ -97,6 +99,7 @@ struct engine_ops {
     void (*connect)(struct engine *engine, struct op *op, int fd, const struct sockaddr *address,
                     socklen_t size);
     void (*read_file)(struct engine *engine, struct op *op, int fd, uint64_t offset, rondo_buffer memory);
+    void (*read_ended)(struct engine *engine, struct op *op, int result); /* where reads are made elsewhere */
     void (*close_fd)(struct engine *engine, struct op *op, int fd);
     void (*close_now)(struct engine *engine, int fd);
     void (*cancel)(struct engine *engine, struct op *op);

@@ -28,7 +28,6 @@
 #include <unistd.h>
 
 #include "core/engine.h"
-#include "core/executor.h"
 #include "core/memory.h"
 
 #define EVENTS_MAX       256 /* of a turn; the others come first in the next one */
@@ -225,7 +224,7 @@ static uint32_t way_of(const struct descriptor *d)
     return d->input != NULL && d->input->kind == OP_ACCEPT_ONE ? EPOLLEXCLUSIVE : 0;
 }
 
-static int control(struct epoll *e, int fd, uint32_t wanted)
+static int set_interest(struct epoll *e, int fd, uint32_t wanted)
 {
     struct descriptor *d = &e->descriptors[fd];
     int operation = wanted == 0 ? EPOLL_CTL_DEL : d->registered == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
@@ -258,7 +257,7 @@ static void apply_change(struct epoll *e, int fd)
     bool is_missing = (wanted & ~d->registered) != 0;
     bool is_too_much = d->is_tiresome && wanted != d->registered;
     d->has_changed = d->is_tiresome = false;
-    int error = is_missing || is_too_much ? control(e, fd, wanted) : 0;
+    int error = is_missing || is_too_much ? set_interest(e, fd, wanted) : 0;
     if (error < 0 && wanted != 0) {
         fail(e, &d->input, error);
         free_unsent(d);
@@ -284,7 +283,7 @@ static void forget(struct epoll *e, int fd)
     struct descriptor *d = &e->descriptors[fd];
     assert(d->input == NULL && d->output == NULL);
     if (d->registered != 0)
-        control(e, fd, 0);
+        set_interest(e, fd, 0);
     d->generation++;
     d->is_full = d->is_tiresome = false;
 }
@@ -509,56 +508,6 @@ static void epoll_cancel(struct engine *engine, struct op *op)
 
 /* ---- files ------------------------------------------------------------------------------------------------ */
 
-/* A read that would wait for the disk, on a helper thread. */
-struct reading {
-    struct job job;
-    struct epoll *epoll;
-    struct op *op;
-    int fd;
-    uint64_t offset;
-    rondo_buffer memory;
-    int result;
-};
-
-static void read_slowly(struct job *job)
-{
-    struct reading *reading = rondo_container_of(job, struct reading, job);
-    const rondo_buffer *memory = &reading->memory;
-    ssize_t size = pread(reading->fd, memory->data, memory->size, (off_t)reading->offset);
-    reading->result = size < 0 ? -errno : (int)size;
-}
-
-static void reading_done(struct job *job)
-{
-    const struct reading *reading = rondo_container_of(job, struct reading, job);
-    end(reading->epoll, reading->op, reading->result, false);
-}
-
-static void reading_release(struct job *job)
-{
-    memory_free(rondo_container_of(job, struct reading, job));
-}
-
-/* Returns false when there is no loop that could be told, no memory, or no thread. */
-static bool read_elsewhere(struct epoll *e, struct op *op, uint64_t offset, rondo_buffer memory)
-{
-    struct reading *reading = e->engine.loop != NULL ? memory_alloc(sizeof *reading) : NULL;
-    if (reading == NULL)
-        return false;
-    *reading = (struct reading){
-        .job = { .work = read_slowly, .done = reading_done, .release = reading_release },
-        .epoll = e,
-        .op = op,
-        .fd = op->fd,
-        .offset = offset,
-        .memory = memory,
-    };
-    if (executor_submit(e->engine.loop, &reading->job) == 0)
-        return true;
-    memory_free(reading);
-    return false;
-}
-
 /* At once, if that needs no disk. */
 static void epoll_read_file(struct engine *engine, struct op *op, int fd, uint64_t offset,
                             rondo_buffer memory)
@@ -570,11 +519,16 @@ static void epoll_read_file(struct engine *engine, struct op *op, int fd, uint64
     begin(e, op, OP_READ_FILE, fd);
     ssize_t size = COUNTED(e, preadv2(fd, &slice, 1, (off_t)offset, RWF_NOWAIT));
     bool would_wait = size < 0 && (errno == EAGAIN || errno == EOPNOTSUPP);
-    if (would_wait && read_elsewhere(e, op, offset, memory))
+    if (would_wait && engine->read_elsewhere != NULL && engine->read_elsewhere(engine, op, offset, memory))
         return;
     if (would_wait)
         size = COUNTED(e, pread(fd, memory.data, memory.size, (off_t)offset));
     end(e, op, size < 0 ? -errno : (int)size, false);
+}
+
+static void epoll_read_ended(struct engine *engine, struct op *op, int result)
+{
+    end(epoll_of(engine), op, result, false);
 }
 
 /* ---- a turn ----------------------------------------------------------------------------------------------- */
@@ -956,6 +910,7 @@ static const struct engine_ops epoll_ops = {
     .send_message = epoll_send_message,
     .connect = epoll_connect,
     .read_file = epoll_read_file,
+    .read_ended = epoll_read_ended,
     .close_fd = epoll_close_fd,
     .close_now = epoll_close_now,
     .cancel = epoll_cancel,
@@ -968,10 +923,10 @@ static const struct engine_ops epoll_ops = {
 
 static void explain(int error, char why[ENGINE_WHY_BYTES])
 {
-    const char *hint = error == -EMFILE || error == -ENFILE ? "raise the limit of descriptors (ulimit -n)"
-                       : error == -ENOMEM                   ? "there is no memory for it"
-                                                            : "see epoll_create1(2)";
-    snprintf(why, ENGINE_WHY_BYTES, "epoll: %s: %s", strerror(-error), hint);
+    const char *remedy = error == -EMFILE || error == -ENFILE ? "raise the limit of descriptors (ulimit -n)"
+                         : error == -ENOMEM                   ? "there is no memory for it"
+                                                              : "see epoll_create1(2)";
+    snprintf(why, ENGINE_WHY_BYTES, "epoll: %s: %s", strerror(-error), remedy);
 }
 
 struct engine *epoll_open(const struct engine_size *size, int wake_fd, int *error, char why[ENGINE_WHY_BYTES])

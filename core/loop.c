@@ -225,10 +225,7 @@ int loop_open(rondo_loop *loop, const char *engine_name, const struct engine_siz
         return error;
     }
     loop->engine = engine_open(engine_name, size, loop->wake_fd, &error, why);
-    if (loop->engine == NULL)
-        return error;
-    loop->engine->loop = loop;
-    return begin(loop);
+    return loop->engine != NULL ? begin(loop) : error;
 }
 
 void loop_refuse_posts(rondo_loop *loop)

@@ -10,6 +10,7 @@
 #include "core/executor.h"
 #include "core/log.h"
 #include "core/memory.h"
+#include "core/slow_reads.h"
 #include "core/thread.h"
 
 static void move_to(struct shard *shard, enum shard_state state)
@@ -45,6 +46,7 @@ static void live(struct shard *shard)
     shard->error = loop_open(&shard->loop, control->engine, &control->engine_size, shard->why);
     if (shard->error < 0)
         return;
+    slow_reads_lend(&shard->loop);
     shard->loop.users = 1; /* the shard itself, until it drains */
     move_to(shard, SHARD_OPEN);
     int rc = loop_run(&shard->loop);

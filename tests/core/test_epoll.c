@@ -11,7 +11,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "core/loop.h"
+#include "core/slow_reads.h"
 #include "support/asked.h"
 
 TestSuite(epoll, .timeout = 60);
@@ -382,6 +382,7 @@ Test(epoll, a_read_that_would_wait_is_made_by_a_helper_thread)
     char why[ENGINE_WHY_BYTES] = "", memory[16] = "";
     cr_assert_eq(loop_open(&loop, "epoll", &pieced, why), 0, "%s", why);
     engine = loop.engine;
+    slow_reads_lend(&loop);
     int file = open("/proc/version", O_RDONLY | O_CLOEXEC);
     for (unsigned i = 0; i < 2; i++) {
         engine_read_file(engine, &prepared(&asked, file)->op, file, 6, (rondo_buffer){ memory, 7 });
