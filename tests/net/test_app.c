@@ -3,6 +3,7 @@
 #include <criterion/new/assert.h>
 #include <criterion/redirect.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
@@ -51,6 +52,14 @@ static void count_stopped(rondo_loop *loop)
     atomic_fetch_add(&stopped, 1);
 }
 
+static unsigned count_descriptors(void)
+{
+    unsigned count = 0;
+    for (int fd = 0; fd < 256; fd++)
+        count += fcntl(fd, F_GETFD) >= 0;
+    return count;
+}
+
 Test(app, every_shard_starts_and_stops_with_a_state_of_its_own)
 {
     const rondo_app app = {
@@ -61,6 +70,7 @@ Test(app, every_shard_starts_and_stops_with_a_state_of_its_own)
         .shard_stop = count_stopped,
     };
     sigset_t before, after;
+    unsigned descriptors = count_descriptors();
     pthread_sigmask(SIG_SETMASK, NULL, &before);
     cr_assert(eq(int, rondo_run(&app), 0));
     cr_assert(eq(uint, started, 3));
@@ -68,6 +78,7 @@ Test(app, every_shard_starts_and_stops_with_a_state_of_its_own)
     pthread_sigmask(SIG_SETMASK, NULL, &after);
     cr_assert(eq(int, sigismember(&after, SIGTERM), sigismember(&before, SIGTERM)));
     cr_assert(eq(int, rondo_run(&app), 0), "and again");
+    cr_assert(eq(uint, count_descriptors(), descriptors), "none is left open");
 }
 
 static int refuse_shard_1(rondo_loop *loop)
