@@ -1268,6 +1268,7 @@ Test(engine, quiet_sends_do_not_keep_the_buffers_that_others_wait_for, ON_FEW_BU
     they_send(waiting_ends.theirs, "hello");
     ask_to_receive(&waiting, waiting_ends.ours, false);
     RUN_UNTIL(engine->counters.starved == 1);
+    assert_asleep();
     for (unsigned i = 0; i < FEW_BUFFERS; i++) {
         returning[i].then = let_go_of_what_was_sent;
         send_quietly(&returning[i], ends[i].ours, holders[i].kept, 5);
