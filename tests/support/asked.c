@@ -45,6 +45,12 @@ void turn(uint64_t timeout_ns)
         engine_submit(engine);
 }
 
+void turn_in_time(uint64_t begin_ns, const char *condition)
+{
+    turn(PATIENCE_NS);
+    cr_assert_lt(clock_ns() - begin_ns, PATIENCE_NS, "it stalls: %s", condition);
+}
+
 void assert_asleep(void)
 {
     if (strcmp(engine->name, "epoll") == 0)
