@@ -137,6 +137,16 @@ class LockedMemory(Starting):
                     else:
                         self.assertIn("ulimit -l", stderr)
 
+    def test_without_any_epoll_serves_and_says_why(self):
+        server = self.serve("echo", "--shards", "2", "--engine", "auto", path=self.program, **self.as_nobody(0))
+        self.assertTrue(server.serves())
+        said = server.wait_for("^engine ")[0]
+        if "uring" in said.split()[1]:
+            self.skipTest("this kernel doesn't count rings as locked memory")
+        for word in "io_uring", "locked memory", "ulimit -l", "--ulimit memlock":
+            self.assertIn(word, said)
+        self.assertEqual(server.count("^warning: "), 0, server.stderr)
+
 
 def refuse_io_uring(error):
     """For preexec_fn: a seccomp filter, as those of container runtimes."""
