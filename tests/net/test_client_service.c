@@ -198,9 +198,13 @@ Test(client_service, a_lost_connection_comes_back, IN_A_WORLD)
         close(accept_one());
         client_turn_until(&r, &r.lost, i);
     }
+    /* On a machine that is busy its millisecond may be over, and the next attempt under way. */
+    bool tries_again = strcmp(r.calls + strlen(r.calls) - 2, "SC") == 0;
     stop();
     run_until_stopped();
-    cr_assert(eq(str, r.calls, "SC CM PC ER CL cl SC CM PC ER CL cl SC CM PC ER CL cl ST EN"));
+    cr_assert_str_eq(r.calls, tries_again
+                                  ? "SC CM PC ER CL cl SC CM PC ER CL cl SC CM PC ER CL cl SC cf ST EN"
+                                  : "SC CM PC ER CL cl SC CM PC ER CL cl SC CM PC ER CL cl ST EN");
 }
 
 Test(client_service, it_outlasts_a_server_that_is_away, IN_A_WORLD)
