@@ -95,7 +95,8 @@ rondo_buffer buffers_room(struct buffers *buffers, unsigned index)
     struct buffer *buffer = &buffers->each[index];
     if (buffer->references == 0)
         buffer->filled = 0;
-    return (rondo_buffer){ buffers_at(buffers, index) + buffer->filled, buffers->size_bytes - buffer->filled };
+    return (rondo_buffer){ buffers_at(buffers, index) + buffer->filled,
+                           buffers->size_bytes - buffer->filled };
 }
 
 void buffers_ref(struct buffers *buffers, const void *data)

@@ -20,8 +20,7 @@ struct control_config {
     const char *engine;             /* its name; of "auto" all shards take the same */
     struct engine_size engine_size; /* at most */
     bool has_sandbox;               /* enter it when all shards have started */
-    uint64_t
-        drain_delay_ms; /* before the drain: all is served as before, but the server isn't ready any more */
+    uint64_t drain_delay_ms;        /* before the drain: served as before, but not ready any more */
     uint64_t drain_timeout_ms;
 
     const struct shard_hooks *hooks;

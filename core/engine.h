@@ -1,9 +1,10 @@
 /* The engine: what a shard asks of the kernel.
  *
  * Everything above core/ sees only this. Three implement it: io_uring (core/uring.c), epoll (core/epoll.c), which serves
- * where io_uring is refused, and for tests a simulated one (core/simulated.c). Each call that takes an op issues it: the op must be out of the kernel, and is in the kernel
- * from the call until its last completion, which engine_dispatch hands to op->done, never anything before that.
- * Issuing can't fail: what goes wrong comes as a completion.
+ * where io_uring is refused, and for tests a simulated one (core/simulated.c). Each call that takes an op issues it: the op
+ * must be out of the kernel, and is "in the kernel" (with epoll: in the engine's hands) from the call until its last
+ * completion, which engine_dispatch hands to op->done, never anything before that. Issuing can't fail: what goes wrong comes
+ * as a completion.
  *
  * Thread: the shard's own. */
 #ifndef RONDO_CORE_ENGINE_H
@@ -111,7 +112,7 @@ struct engine_ops {
 };
 
 /* Accept connections until cancelled: a completion for each, its result the new descriptor (blocking,
- * close-on-exec). An error ends it. */
+ * close-on-exec). An error ends it. The listening socket itself may be set not to block. */
 static inline void engine_accept(struct engine *engine, struct op *op, int fd)
 {
     engine->ops->accept(engine, op, fd);
@@ -171,7 +172,8 @@ static inline void engine_send_message(struct engine *engine, struct op *op, int
     engine->ops->send_message(engine, op, fd, message, way);
 }
 
-/* Connect a socket; the address is the kernel's until the completion, whose result is 0 or an error. */
+/* Connect a socket, which may be set not to block; the address is the kernel's until the completion, whose result is 0 or an
+ * error. */
 static inline void engine_connect(struct engine *engine, struct op *op, int fd,
                                   const struct sockaddr *address, socklen_t size)
 {
@@ -223,7 +225,7 @@ static inline bool engine_dispatch(struct engine *engine)
     return engine->ops->dispatch(engine);
 }
 
-/* Issue all that was asked, in the middle of a turn. What that completes is handed out in the next one: so from here to
+/* Issue all that was asked, in the middle of a turn. What that completes may be handed out in the next one only: so from here to
  * there something may have been taken from a socket that its op has not been told of. */
 static inline void engine_submit(struct engine *engine)
 {

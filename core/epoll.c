@@ -245,8 +245,9 @@ static void fail(struct epoll *e, struct op **slot, int error)
 
 static void free_unsent(struct descriptor *d)
 {
-    if (d->output != NULL && d->output->kind == OP_SEND)
-        memory_free(d->from.unsent);
+    if (d->output == NULL || d->output->kind != OP_SEND)
+        return;
+    memory_free(d->from.unsent);
     d->from.unsent = NULL;
 }
 

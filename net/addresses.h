@@ -24,8 +24,8 @@ enum address_kind { ADDRESS_TCP, ADDRESS_UNIX, ADDRESS_ADOPTED };
 struct address {
     enum address_kind kind;
     int family;
-    bool is_shared;           /* others may accept from the same queue */
-    bool has_waited;          /* ADDRESS_ADOPTED: its calls waited when we got it, and shall when we have done */
+    bool is_shared;  /* others may accept from the same queue */
+    bool has_waited; /* ADDRESS_ADOPTED: its calls waited when we got it, and shall when we have done */
     char url[URL_TEXT_BYTES]; /* with the real port */
     struct unix_path path;    /* ADDRESS_UNIX */
     atomic_uint open;         /* its sockets that are not closed yet */

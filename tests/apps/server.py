@@ -11,11 +11,13 @@ import random
 import re
 import resource
 import select
+import shutil
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 import threading
 import time
@@ -275,6 +277,13 @@ class ServerTest(unittest.TestCase):
         server = Server(program, *options, **named)
         self.addCleanup(server.close)
         return server
+
+    def copy_for_others(self, program):
+        """For a server that is to run as another user: the build's folder may be closed to others."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        os.chmod(folder.name, 0o755)
+        return shutil.copy(path_of(program), folder.name)
 
     def connect(self, server, *args, **named):
         sock = server.connect(*args, **named)

@@ -42,11 +42,7 @@ def documented():
 @is_root
 class Privileges(ServerTest):
     def setUp(self):
-        # The build's folder may be closed to others.
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        os.chmod(folder.name, 0o755)
-        self.program = shutil.copy(path_of("echo"), folder.name)
+        self.program = self.copy_for_others("echo")
 
     def serve_as(self, *options, **named):
         return self.serve("echo", *options, path=self.program, env=UNLEAKED, cwd="/", **named)
@@ -71,8 +67,7 @@ class Privileges(ServerTest):
         self.assertEqual((set(user), set(group)), ({0}, {NOBODY}))
 
     def test_low_ports_are_bound_before(self):
-        with socket.socket() as sock:
-            low = next(port for port in range(1023, 500, -1) if not self.is_taken(port))
+        low = next(port for port in range(1023, 500, -1) if not self.is_taken(port))
         server = self.serve_as("--user", "nobody", listen=(f"tcp://127.0.0.1:{low}",))
         self.assertTrue(server.serves())
 

@@ -4,11 +4,9 @@ import errno
 import os
 import resource
 import select
-import shutil
 import signal
 import struct
 import subprocess
-import tempfile
 import unittest
 
 import server as s
@@ -103,11 +101,7 @@ class TooFewDescriptorsToStart(Starting):
 @unittest.skipUnless(os.geteuid() == 0, "only root can become another user, who has no CAP_IPC_LOCK")
 class LockedMemory(Starting):
     def setUp(self):
-        # The build's folder may be closed to others.
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        os.chmod(folder.name, 0o755)
-        self.program = shutil.copy(path_of("echo"), folder.name)
+        self.program = self.copy_for_others("echo")
 
     def as_nobody(self, size):
         # ThreadSanitizer doesn't see the system calls by which one shard's ring is unmapped, and another's is mapped at

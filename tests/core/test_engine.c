@@ -693,7 +693,8 @@ static void assert_all_is_back(void)
     if (is_on_a_ring())
         cr_assert_leq(engine->buffers.returned_count, engine->buffers.count - WARM);
     else
-        cr_assert_geq(engine->buffers.returned_count, engine->buffers.count - 1, "all but the one to be filled");
+        cr_assert_geq(engine->buffers.returned_count, engine->buffers.count - 1,
+                      "all but the one to be filled");
 }
 
 Test(engine, small_messages_of_several_sockets_share_a_buffer, ON_PIECED)
