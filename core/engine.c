@@ -16,6 +16,8 @@ const struct engine_size engine_size_default = {
     .buffer_bytes = 16 * 1024,
     .pieced_buffers = 16,
     .pieced_buffer_bytes = 256 * 1024,
+    .datagrams = 64,
+    .datagram_bytes = 64 * 1024 + 192, /* the longest that UDP has, and its sender's name */
 };
 
 /* Below these an engine can't serve anybody well. */

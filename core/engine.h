@@ -34,6 +34,9 @@ struct engine_size {
     /* Instead of them where the kernel can fill buffers piece by piece, safely; 0: not there either. */
     unsigned pieced_buffers;
     size_t pieced_buffer_bytes;
+    /* For datagrams and their senders' names, each in a buffer of its own; 0: none are received. */
+    unsigned datagrams;
+    size_t datagram_bytes;
 };
 
 extern const struct engine_size engine_size_default;
@@ -56,7 +59,8 @@ struct engine {
     const char *name; /* a user may give it to engine_open */
     const struct engine_ops *ops;
     const struct socket_calls *sockets;
-    struct buffers buffers; /* of all receives of this shard */
+    struct buffers buffers;   /* of all receives of this shard, but */
+    struct buffers datagrams; /* those of datagrams */
     /* A read of op->fd that would wait for a disk, by a helper thread; then the engine's read_ended is called, on the shard's
      * thread. Set by who has such threads; NULL: the shard waits. Returns false when it can't. */
     bool (*read_elsewhere)(struct engine *engine, struct op *op, uint64_t offset, rondo_buffer memory);
@@ -93,6 +97,11 @@ struct engine_ops {
     void (*receive)(struct engine *engine, struct op *op, int fd, bool multishot);
     void (*receive_into)(struct engine *engine, struct op *op, int fd, rondo_buffer memory);
     void (*receive_message)(struct engine *engine, struct op *op, int fd, struct msghdr *message);
+    void (*receive_datagrams)(struct engine *engine, struct op *op, int fd, int family);
+    void (*read)(struct engine *engine, struct op *op, int fd);
+    void (*write)(struct engine *engine, struct op *op, int fd, const struct iovec *slices, unsigned count,
+                  enum send_way way);
+    void (*poll)(struct engine *engine, struct op *op, int fd);
     void (*send)(struct engine *engine, struct op *op, int fd, const struct iovec *slices, unsigned count,
                  enum send_way way);
     void (*send_message)(struct engine *engine, struct op *op, int fd, const struct msghdr *message,
@@ -146,6 +155,38 @@ static inline void engine_receive_message(struct engine *engine, struct op *op, 
     engine->ops->receive_message(engine, op, fd, message);
 }
 
+/* Receive datagrams into the shard's buffers for them, until cancelled: a completion for each, with its origin. A failure ends
+ * it; and so may any datagram, with more == false.
+ *
+ *   family   of the socket: AF_INET, AF_INET6 or AF_UNIX
+ *
+ * Without a free buffer the op waits in line, as above. */
+static inline void engine_receive_datagrams(struct engine *engine, struct op *op, int fd, int family)
+{
+    engine->ops->receive_datagrams(engine, op, fd, family);
+}
+
+/* Read once from what is no socket (a pipe, a FIFO, a terminal) into the shard's buffers, as engine_receive. The descriptor
+ * is set not to block: others may read there, too. */
+static inline void engine_read(struct engine *engine, struct op *op, int fd)
+{
+    engine->ops->read(engine, op, fd);
+}
+
+/* Write there, as engine_send; a success is always told. */
+static inline void engine_write(struct engine *engine, struct op *op, int fd, const struct iovec *slices,
+                                unsigned count, enum send_way way)
+{
+    engine->ops->write(engine, op, fd, slices, count, way);
+}
+
+/* Wait until there is something to read, or the other end is gone: of the writing end of a pipe, of a process (a pidfd). The
+ * result: poll(2)'s events. */
+static inline void engine_poll(struct engine *engine, struct op *op, int fd)
+{
+    engine->ops->poll(engine, op, fd);
+}
+
 /* Send 1 to ENGINE_SEND_SLICES_MAX slices, in order. The array is copied; the bytes are the kernel's until the
  * completion, whose result may be less than was asked.
  *
@@ -165,7 +206,8 @@ static inline void engine_expect(struct engine *engine, const struct op *op)
     engine->is_expected |= op->in_kernel && op->quiet;
 }
 
-/* Send with something beside the bytes. The message and all that it points to is the kernel's until the completion. */
+/* Send with something beside the bytes: descriptors, or the address of a datagram. The message and all that it points to is
+ * the kernel's until the completion. */
 static inline void engine_send_message(struct engine *engine, struct op *op, int fd,
                                        const struct msghdr *message, enum send_way way)
 {

@@ -50,6 +50,10 @@ enum op_kind {
     OP_CONNECT,
     OP_READ_FILE,
     OP_CLOSE,
+    OP_DATAGRAMS,
+    OP_READ,
+    OP_WRITE,
+    OP_POLL,
     OP_ENDED /* and its outcome waits to be told */
 };
 
@@ -61,8 +65,8 @@ struct unsent {
 
 /* What is asked of a descriptor. */
 struct descriptor {
-    struct op *input;  /* accept, receive */
-    struct op *output; /* send, connect */
+    struct op *input;  /* accept, receive, read, poll */
+    struct op *output; /* send, connect, write */
     union {
         rondo_buffer memory;
         struct msghdr *message;
@@ -92,11 +96,12 @@ struct epoll {
     int descriptor_count;
     int first_changed; /* -1: none */
 
-    struct op_line ended;    /* but not told */
-    unsigned loud;           /* of them, those that somebody waits for */
-    struct op_line in_line;  /* receives that wait for a buffer, or need no event */
-    struct op_line retrying; /* connects that can't be waited for */
-    unsigned cancelled;      /* of both */
+    struct op_line ended;             /* but not told */
+    unsigned loud;                    /* of them, those that somebody waits for */
+    struct op_line in_line;           /* receives that wait for a buffer, or need no event */
+    struct op_line retrying;          /* connects that can't be waited for */
+    struct op_line without_datagrams; /* receives of datagrams that wait for a buffer */
+    unsigned cancelled;               /* of all three */
 
     int buffer;        /* the one being filled; -1: none */
     size_t room_least; /* below which it isn't filled any more */
@@ -166,6 +171,7 @@ static void tell_cancelled(struct epoll *e)
         e->cancelled = 0;
         op_line_take_cancelled(&e->in_line, &cancelled);
         op_line_take_cancelled(&e->retrying, &cancelled);
+        op_line_take_cancelled(&e->without_datagrams, &cancelled);
         for (struct op *op; (op = op_line_pop(&cancelled)) != NULL;)
             tell(e, op, &(struct completion){ .result = -ECANCELED });
     }
@@ -245,10 +251,20 @@ static void fail(struct epoll *e, struct op **slot, int error)
 
 static void free_unsent(struct descriptor *d)
 {
-    if (d->output == NULL || d->output->kind != OP_SEND)
+    if (d->output == NULL || (d->output->kind != OP_SEND && d->output->kind != OP_WRITE))
         return;
     memory_free(d->from.unsent);
     d->from.unsent = NULL;
+}
+
+/* A device such as /dev/null, which has no event, since it's always ready. */
+static void be_ready(struct epoll *e, struct descriptor *d)
+{
+    struct op *input = d->input;
+    if (input == NULL || input->in_line)
+        return;
+    if (input->kind == OP_READ)
+        op_line_push(&e->in_line, input);
 }
 
 static void apply_change(struct epoll *e, int fd)
@@ -259,6 +275,8 @@ static void apply_change(struct epoll *e, int fd)
     bool is_too_much = d->is_tiresome && wanted != d->registered;
     d->has_changed = d->is_tiresome = false;
     int error = is_missing || is_too_much ? set_interest(e, fd, wanted) : 0;
+    if (error == -EPERM)
+        be_ready(e, d);
     if (error < 0 && wanted != 0) {
         fail(e, &d->input, error);
         free_unsent(d);
@@ -341,6 +359,29 @@ static void epoll_receive_into(struct engine *engine, struct op *op, int fd, ron
         d->into.memory = memory;
 }
 
+static void epoll_receive_datagrams(struct engine *engine, struct op *op, int fd, int family)
+{
+    struct epoll *e = epoll_of(engine);
+    (void)family;
+    assert(engine->datagrams.count > 0);
+    begin(e, op, OP_DATAGRAMS, fd);
+    wait_for_input(e, op, fd);
+}
+
+static void epoll_read(struct engine *engine, struct op *op, int fd)
+{
+    struct epoll *e = epoll_of(engine);
+    begin(e, op, OP_READ, fd);
+    wait_for_input(e, op, fd);
+}
+
+static void epoll_poll(struct engine *engine, struct op *op, int fd)
+{
+    struct epoll *e = epoll_of(engine);
+    begin(e, op, OP_POLL, fd);
+    wait_for_input(e, op, fd);
+}
+
 static void epoll_receive_message(struct engine *engine, struct op *op, int fd, struct msghdr *message)
 {
     struct epoll *e = epoll_of(engine);
@@ -358,15 +399,24 @@ static size_t size_of(const struct iovec *slices, size_t count)
     return size;
 }
 
-static int send_now(struct epoll *e, int fd, const struct msghdr *message)
+static long offer(struct epoll *e, int fd, const struct msghdr *message, enum op_kind kind)
 {
     const int flags = MSG_NOSIGNAL | MSG_DONTWAIT;
     const struct iovec *first = message->msg_iov;
     bool is_plain = message->msg_iovlen == 1 && message->msg_controllen == 0;
+    if (kind == OP_WRITE)
+        return COUNTED(e, syscall(SYS_writev, fd, first, message->msg_iovlen));
+    if (is_plain)
+        return COUNTED(e, syscall(SYS_sendto, fd, first->iov_base, first->iov_len, flags, message->msg_name,
+                                  message->msg_namelen));
+    return COUNTED(e, syscall(SYS_sendmsg, fd, message, flags));
+}
+
+static int send_now(struct epoll *e, int fd, const struct msghdr *message, enum op_kind kind)
+{
     long sent;
     do {
-        sent = is_plain ? COUNTED(e, syscall(SYS_sendto, fd, first->iov_base, first->iov_len, flags, NULL, 0))
-                        : COUNTED(e, syscall(SYS_sendmsg, fd, message, flags));
+        sent = offer(e, fd, message, kind);
     } while (sent < 0 && errno == EINTR);
     return sent < 0 ? -errno : (int)sent;
 }
@@ -378,11 +428,12 @@ static bool is_known_to_be_full(const struct epoll *e, int fd)
 }
 
 /* Returns what the send's result is; -EAGAIN: it would have to wait. */
-static int try_to_send(struct epoll *e, int fd, const struct msghdr *message, enum send_way way)
+static int try_to_send(struct epoll *e, const struct op *op, int fd, const struct msghdr *message,
+                       enum send_way way)
 {
     if (way == SEND_WAITS && is_known_to_be_full(e, fd))
         return -EAGAIN;
-    int rc = send_now(e, fd, message);
+    int rc = send_now(e, fd, message, op->kind);
     bool is_short = rc == -EAGAIN || (rc >= 0 && (size_t)rc < size_of(message->msg_iov, message->msg_iovlen));
     if (is_short && fd < e->descriptor_count)
         e->descriptors[fd].is_full = true;
@@ -410,14 +461,12 @@ static struct unsent *copy_of(const struct iovec *slices, unsigned count)
     return unsent;
 }
 
-static void epoll_send(struct engine *engine, struct op *op, int fd, const struct iovec *slices,
-                       unsigned count, enum send_way way)
+static void send_slices(struct epoll *e, struct op *op, int fd, const struct iovec *slices, unsigned count,
+                        enum send_way way)
 {
-    struct epoll *e = epoll_of(engine);
     assert(count >= 1 && count <= ENGINE_SEND_SLICES_MAX);
-    begin(e, op, OP_SEND, fd);
     struct msghdr message = { .msg_iov = (struct iovec *)slices, .msg_iovlen = count };
-    int rc = try_to_send(e, fd, &message, way);
+    int rc = try_to_send(e, op, fd, &message, way);
     if (rc != -EAGAIN || way != SEND_WAITS) {
         end(e, op, rc, way == SEND_QUIETLY && rc >= 0 && (size_t)rc == size_of(slices, count));
         return;
@@ -432,14 +481,31 @@ static void epoll_send(struct engine *engine, struct op *op, int fd, const struc
         end(e, op, -ENOMEM, false);
 }
 
+static void epoll_send(struct engine *engine, struct op *op, int fd, const struct iovec *slices,
+                       unsigned count, enum send_way way)
+{
+    struct epoll *e = epoll_of(engine);
+    begin(e, op, OP_SEND, fd);
+    send_slices(e, op, fd, slices, count, way);
+}
+
+static void epoll_write(struct engine *engine, struct op *op, int fd, const struct iovec *slices,
+                        unsigned count, enum send_way way)
+{
+    struct epoll *e = epoll_of(engine);
+    begin(e, op, OP_WRITE, fd);
+    send_slices(e, op, fd, slices, count, way == SEND_QUIETLY ? SEND_NOW : way);
+}
+
 static void epoll_send_message(struct engine *engine, struct op *op, int fd, const struct msghdr *message,
                                enum send_way way)
 {
     struct epoll *e = epoll_of(engine);
     begin(e, op, OP_SEND_MESSAGE, fd);
-    int rc = try_to_send(e, fd, message, way);
+    int rc = try_to_send(e, op, fd, message, way);
     if (rc != -EAGAIN || way != SEND_WAITS) {
-        end(e, op, rc, false);
+        bool is_all = rc >= 0 && (size_t)rc == size_of(message->msg_iov, message->msg_iovlen);
+        end(e, op, rc, way == SEND_QUIETLY && is_all);
         return;
     }
     struct descriptor *d = wait_for_output(e, op, fd);
@@ -532,6 +598,8 @@ static void epoll_read_ended(struct engine *engine, struct op *op, int result)
     end(epoll_of(engine), op, result, false);
 }
 
+static void resume_datagrams(struct epoll *e);
+
 /* ---- a turn ----------------------------------------------------------------------------------------------- */
 
 static bool has_room(const struct epoll *e)
@@ -542,8 +610,9 @@ static bool has_room(const struct epoll *e)
 /* A quiet send keeps its buffers while we sleep. */
 static bool is_short_of_buffers(const struct epoll *e)
 {
-    const struct buffers *buffers = &e->engine.buffers;
-    return e->ended.first != NULL && buffers->returned_count < buffers->count / 4;
+    const struct buffers *buffers = &e->engine.buffers, *datagrams = &e->engine.datagrams;
+    return e->ended.first != NULL &&
+           (buffers->returned_count < buffers->count / 4 || datagrams->returned_count < datagrams->count / 4);
 }
 
 static int milliseconds(uint64_t ns)
@@ -555,6 +624,8 @@ static int milliseconds(uint64_t ns)
 static int epoll_wait_for(struct engine *engine, uint64_t timeout_ns)
 {
     struct epoll *e = epoll_of(engine);
+    if (e->without_datagrams.first != NULL)
+        resume_datagrams(e);
     apply_changes(e);
     bool is_anybody_served = e->in_line.first != NULL && has_room(e);
     if (e->loud > 0 || e->cancelled > 0 || is_anybody_served || engine->is_expected || is_short_of_buffers(e))
@@ -603,9 +674,12 @@ static rondo_bytes lend(struct epoll *e, size_t size)
     return buffers_lend(buffers, index, size, goes_on);
 }
 
-static ssize_t receive(struct epoll *e, int fd, rondo_buffer room)
+static ssize_t receive(struct epoll *e, const struct op *op, rondo_buffer room)
 {
-    ssize_t size = COUNTED(e, syscall(SYS_recvfrom, fd, room.data, room.size, MSG_DONTWAIT, NULL, NULL));
+    ssize_t size =
+        op->kind == OP_READ
+            ? COUNTED(e, syscall(SYS_read, op->fd, room.data, room.size))
+            : COUNTED(e, syscall(SYS_recvfrom, op->fd, room.data, room.size, MSG_DONTWAIT, NULL, NULL));
     return size < 0 ? -errno : size;
 }
 
@@ -614,7 +688,7 @@ static bool receive_into_buffer(struct epoll *e, struct op *op)
 {
     int fd = op->fd;
     rondo_buffer room = room_to_receive(e);
-    ssize_t size = receive(e, fd, room);
+    ssize_t size = receive(e, op, room);
     size_t received = size > 0 ? (size_t)size : 0;
     if (size == -EAGAIN || size == -EINTR)
         return false;
@@ -682,7 +756,7 @@ static void receive_into_memory(struct epoll *e, struct op *op)
     rondo_buffer memory = e->descriptors[op->fd].into.memory;
     if (memory.size > LENGTH_MAX)
         memory.size = LENGTH_MAX;
-    ssize_t size = receive(e, op->fd, memory);
+    ssize_t size = receive(e, op, memory);
     end_input(e, op, size, size > 0 && (size_t)size == memory.size);
 }
 
@@ -691,6 +765,79 @@ static void receive_message(struct epoll *e, struct op *op)
     struct msghdr *message = e->descriptors[op->fd].into.message;
     ssize_t size = COUNTED(e, recvmsg(op->fd, message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT));
     end_input(e, op, size < 0 ? -errno : size, false);
+}
+
+/* ---- datagrams -------------------------------------------------------------------------------------------- */
+
+/* A buffer begins with the sender's name, in a place of fixed size. */
+struct named {
+    struct sockaddr_storage name;
+    char bytes[];
+};
+
+static bool receive_datagram(struct epoll *e, struct op *op)
+{
+    struct buffers *buffers = &e->engine.datagrams;
+    uint16_t index;
+    buffers_take_returned(buffers, &index, 1);
+    rondo_buffer room = buffers_room(buffers, index);
+    struct named *named = room.data;
+    struct iovec slice = { named->bytes, room.size - sizeof *named };
+    struct msghdr message = {
+        .msg_name = &named->name,
+        .msg_namelen = sizeof named->name,
+        .msg_iov = &slice,
+        .msg_iovlen = 1,
+    };
+    long size = COUNTED(e, syscall(SYS_recvmsg, op->fd, &message, MSG_DONTWAIT));
+    int error = size < 0 ? -errno : 0;
+    rondo_bytes lent = buffers_lend(buffers, index, size < 0 ? 0 : sizeof *named + (size_t)size, false);
+    bool is_there = error != -EAGAIN && error != -EINTR;
+    if (is_there) {
+        struct datagram_origin origin = {
+            .address = { message.msg_namelen > 0 ? (void *)&named->name : NULL, message.msg_namelen },
+            .is_truncated = (message.msg_flags & MSG_TRUNC) != 0,
+        };
+        struct completion completion = { .result = error, .more = error == 0 };
+        if (error == 0) {
+            completion.result = (int)size;
+            completion.data = (rondo_bytes){ lent.data + sizeof *named, (size_t)size };
+            completion.origin = &origin;
+        } else {
+            e->descriptors[op->fd].input = NULL;
+        }
+        e->received++;
+        tell(e, op, &completion);
+    }
+    buffers_unref(buffers, lent.data);
+    return is_there;
+}
+
+/* Many, while there are buffers for them; what is left is reported again. */
+static void receive_datagrams_or_line_up(struct epoll *e, struct op *op)
+{
+    int fd = op->fd;
+    while (e->descriptors[fd].input == op && e->engine.datagrams.returned_count > 0 &&
+           e->received < PORTION) {
+        if (!receive_datagram(e, op))
+            return;
+    }
+    if (e->descriptors[fd].input != op || e->engine.datagrams.returned_count > 0)
+        return;
+    e->engine.counters.starved++;
+    op_line_push(&e->without_datagrams, op);
+    changed(e, fd);
+}
+
+/* There are buffers again: what waits in their sockets is reported. */
+static void resume_datagrams(struct epoll *e)
+{
+    struct op_line line = e->without_datagrams;
+    if (e->engine.datagrams.returned_count == 0 || e->cancelled > 0)
+        return;
+    e->without_datagrams = (struct op_line){ 0 };
+    for (struct op *op; (op = op_line_pop(&line)) != NULL;)
+        changed(e, op->fd);
 }
 
 /* ---- accepting -------------------------------------------------------------------------------------------- */
@@ -742,12 +889,12 @@ static void send_rest(struct epoll *e, struct op *op)
     struct descriptor *d = &e->descriptors[op->fd];
     struct msghdr rest;
     const struct msghdr *message = &rest;
-    if (op->kind == OP_SEND)
+    if (op->kind != OP_SEND_MESSAGE)
         rest = (struct msghdr){ .msg_iov = d->from.unsent->slices, .msg_iovlen = d->from.unsent->count };
     else
         message = d->from.message;
     d->is_full = false;
-    int rc = try_to_send(e, op->fd, message, SEND_WAITS);
+    int rc = try_to_send(e, op, op->fd, message, SEND_WAITS);
     if (rc != -EAGAIN)
         end_output(e, op, rc);
 }
@@ -781,7 +928,7 @@ static void retry_connects(struct epoll *e)
 
 /* ---- events ----------------------------------------------------------------------------------------------- */
 
-static void readable(struct epoll *e, struct op *op)
+static void readable(struct epoll *e, struct op *op, uint32_t events)
 {
     switch (op->kind) {
     case OP_ACCEPT:
@@ -793,6 +940,12 @@ static void readable(struct epoll *e, struct op *op)
         return;
     case OP_RECEIVE_MESSAGE:
         receive_message(e, op);
+        return;
+    case OP_DATAGRAMS:
+        receive_datagrams_or_line_up(e, op);
+        return;
+    case OP_POLL:
+        end_input(e, op, events, false);
         return;
     default:
         receive_or_line_up(e, op);
@@ -838,7 +991,7 @@ static void happened(struct epoll *e, struct epoll_event event)
         changed(e, (int)(uint32_t)event.data.u64);
     }
     if (events & wanted & EPOLLIN)
-        readable(e, d->input);
+        readable(e, d->input, event.events);
     d = events & wanted & EPOLLOUT ? reported(e, event.data.u64) : NULL;
     if (d != NULL && d->output != NULL)
         writable(e, d->output);
@@ -871,6 +1024,11 @@ static int open_buffers(struct epoll *e, const struct engine_size *size)
         return rc;
     buffers->is_pieced = is_pieced;
     buffers_return_all(buffers);
+    if (size->datagrams > 0)
+        rc = buffers_open(&e->engine.datagrams, size->datagrams, size->datagram_bytes);
+    if (rc < 0)
+        return rc;
+    buffers_return_all(&e->engine.datagrams);
     e->room_least = buffers->size_bytes / 4;
     return 0;
 }
@@ -889,6 +1047,7 @@ static void free_all(struct epoll *e)
     if (e->fd >= 0)
         close(e->fd);
     buffers_close(&e->engine.buffers);
+    buffers_close(&e->engine.datagrams);
     memory_free(e->descriptors);
     memory_free(e);
 }
@@ -897,7 +1056,7 @@ static void epoll_close(struct engine *engine)
 {
     struct epoll *e = epoll_of(engine);
     tell_ended(e); /* quiet ones */
-    assert(e->ops_in_kernel == 0 && e->engine.buffers.lent == 0);
+    assert(e->ops_in_kernel == 0 && e->engine.buffers.lent == 0 && e->engine.datagrams.lent == 0);
     free_all(e);
 }
 
@@ -907,6 +1066,10 @@ static const struct engine_ops epoll_ops = {
     .receive = epoll_receive,
     .receive_into = epoll_receive_into,
     .receive_message = epoll_receive_message,
+    .receive_datagrams = epoll_receive_datagrams,
+    .read = epoll_read,
+    .write = epoll_write,
+    .poll = epoll_poll,
     .send = epoll_send,
     .send_message = epoll_send_message,
     .connect = epoll_connect,

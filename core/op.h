@@ -11,9 +11,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <rondo/address.h>
 #include <rondo/bytes.h>
 
 struct op;
+
+/* What comes beside the bytes of a datagram. */
+struct datagram_origin {
+    rondo_address address;
+    bool is_truncated; /* it was longer than a buffer: this is its beginning */
+};
 
 /* What became of an operation. */
 struct completion {
@@ -21,6 +28,8 @@ struct completion {
     bool more;         /* a multishot operation goes on: other completions follow */
     bool more_to_read; /* a hint: the socket had more bytes (IORING_CQE_F_SOCK_NONEMPTY) */
     rondo_bytes data;  /* receive only: `result` bytes in a buffer of the shard, lent until done() returns */
+    const struct datagram_origin
+        *origin; /* of a datagram, which may have 0 bytes; its name lies in the same buffer */
 };
 
 struct op {

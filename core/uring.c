@@ -18,11 +18,14 @@
  * back by way of a turn. It can't spin: nobody is issued again without a buffer for it. */
 #include <errno.h>
 #include <liburing.h>
+#include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
@@ -34,8 +37,9 @@
 #include "core/memory.h"
 #include "core/uring_compat.h"
 
-#define BUFFER_GROUP   0
 #define QUIET          1u
+#define POLLED         2u
+#define MARKS          (QUIET | POLLED)
 #define SLICES_MAX     (16 * ENGINE_SEND_SLICES_MAX) /* of all sends in one system call; more take another */
 #define QUIET_MAX      1024                          /* sends of a turn; more are issued as others are */
 #define QUIET_BUSYNESS 8          /* completions of a turn, up to which a shard has little to do */
@@ -54,7 +58,24 @@ enum op_kind {
     OP_CONNECT,
     OP_READ_FILE,
     OP_CLOSE,
-    OP_WAKE
+    OP_WAKE,
+    OP_DATAGRAMS,
+    OP_DATAGRAMS_LOCAL, /* of a Unix socket, whose names are longer */
+    OP_READ,
+    OP_WRITE, /* when there is room */
+    OP_WRITE_NOW,
+    OP_POLL
+};
+
+/* Buffers that the kernel is given, of which each receive takes one. */
+struct provided_ring {
+    struct buffers *buffers;
+    struct io_uring_buf_ring *ring; /* NULL: there is none */
+    size_t ring_bytes;
+    uint16_t group;
+    unsigned provided;      /* buffers that are the kernel's, as far as dispatched completions tell */
+    uint16_t *returned;     /* room for buffers_take_returned */
+    struct op_line starved; /* receives waiting for a buffer */
 };
 
 /* An operation that succeeds by saying nothing. */
@@ -70,15 +91,11 @@ struct uring {
     unsigned enter_flags;     /* of every io_uring_enter */
     unsigned multishot_bytes; /* after which a multishot receive ends; 0: the kernel knows no such limit */
 
-    struct io_uring_buf_ring *buffer_ring;
-    size_t buffer_ring_bytes;
-    size_t receive_bytes;   /* of the latest receives, about */
-    unsigned provided;      /* buffers that are the kernel's, as far as dispatched completions tell */
-    uint16_t *returned;     /* room for buffers_take_returned */
-    struct op_line starved; /* receives waiting for a buffer */
-    unsigned cancelled;     /* of them, to be completed by the next dispatch */
-    bool found_none;        /* a receive, dispatched in this turn, has found no buffer */
-    bool is_short;          /* one did in the turn before, or waits still */
+    struct provided_ring streams, datagrams;
+    size_t receive_bytes; /* of the latest receives of a stream, about */
+    unsigned cancelled;   /* of the receives waiting for a buffer, to be completed by the next dispatch */
+    bool found_none;      /* a receive, dispatched in this turn, has found no buffer */
+    bool is_short;        /* one did in the turn before, or waits still */
 
     unsigned turn_end; /* of the completions: those behind it are dispatched in the next turn */
     unsigned received; /* receives dispatched of the current portion */
@@ -100,6 +117,7 @@ struct uring {
     struct msghdr *headers;
     struct iovec *slices;
     unsigned headers_used, headers_max, slices_used;
+    struct msghdr datagram, local_datagram; /* what a buffer has room for, beside the bytes */
 };
 
 static struct uring *uring_of(struct engine *engine)
@@ -183,6 +201,12 @@ static void uring_accept_one(struct engine *engine, struct op *op, int fd)
     issued(u, op, sqe, OP_ACCEPT, fd);
 }
 
+static void select_buffer(struct io_uring_sqe *sqe, const struct provided_ring *ring)
+{
+    sqe->flags |= IOSQE_BUFFER_SELECT;
+    sqe->buf_group = ring->group;
+}
+
 /* POLL_FIRST spares the attempt that would find nothing, unless the last completion said that there is more. */
 static struct io_uring_sqe *prepare_receive(struct uring *u, int fd, bool multishot, bool poll_first)
 {
@@ -193,8 +217,7 @@ static struct io_uring_sqe *prepare_receive(struct uring *u, int fd, bool multis
     } else {
         io_uring_prep_recv(sqe, fd, NULL, 0, 0);
     }
-    sqe->flags |= IOSQE_BUFFER_SELECT;
-    sqe->buf_group = BUFFER_GROUP;
+    select_buffer(sqe, &u->streams);
     if (poll_first)
         sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
     return sqe;
@@ -203,7 +226,7 @@ static struct io_uring_sqe *prepare_receive(struct uring *u, int fd, bool multis
 /* Else it would overtake those that wait. But when all buffers are lent it may try: it finds none, or the peer's end. */
 static bool must_line_up(const struct uring *u, const struct op *op)
 {
-    bool any = u->provided > 0 || u->engine.buffers.returned_count > 0;
+    bool any = u->streams.provided > 0 || u->engine.buffers.returned_count > 0;
     return op->more_to_read && any && (u->is_short || u->found_none);
 }
 
@@ -212,7 +235,7 @@ static void uring_receive(struct engine *engine, struct op *op, int fd, bool mul
     struct uring *u = uring_of(engine);
     if (must_line_up(u, op)) {
         begin(u, op, OP_RECEIVE, fd);
-        op_line_push(&u->starved, op);
+        op_line_push(&u->streams.starved, op);
         return;
     }
     struct io_uring_sqe *sqe = prepare_receive(u, fd, multishot, !op->more_to_read);
@@ -244,11 +267,81 @@ static void uring_receive_message(struct engine *engine, struct op *op, int fd, 
     issued(u, op, sqe, OP_RECEIVE_MESSAGE, fd);
 }
 
+/* ---- datagrams ------------------------------------------------------------------------------------------ */
+
+static bool is_of_datagrams(const struct op *op)
+{
+    return op->kind == OP_DATAGRAMS || op->kind == OP_DATAGRAMS_LOCAL;
+}
+
+static struct msghdr *template_for(struct uring *u, enum op_kind kind)
+{
+    return kind == OP_DATAGRAMS_LOCAL ? &u->local_datagram : &u->datagram;
+}
+
+static struct io_uring_sqe *prepare_datagrams(struct uring *u, int fd, enum op_kind kind, bool poll_first)
+{
+    struct io_uring_sqe *sqe = next_sqe(u);
+    io_uring_prep_recvmsg_multishot(sqe, fd, template_for(u, kind), 0);
+    select_buffer(sqe, &u->datagrams);
+    if (poll_first)
+        sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
+    return sqe;
+}
+
+static void uring_receive_datagrams(struct engine *engine, struct op *op, int fd, int family)
+{
+    struct uring *u = uring_of(engine);
+    enum op_kind kind = family == AF_UNIX ? OP_DATAGRAMS_LOCAL : OP_DATAGRAMS;
+    assert(u->datagrams.ring != NULL);
+    issued(u, op, prepare_datagrams(u, fd, kind, !op->more_to_read), kind, fd);
+}
+
+/* ---- what is no socket ---------------------------------------------------------------------------------- */
+
+/* Readable, or writable, first: a descriptor that is set not to block would refuse otherwise, and one that is not would be
+ * read by a worker thread before Linux 6.4. One of the two says how it ended: when the poll succeeds, what is linked to it;
+ * when it's cancelled, the poll. */
+static void prepare_poll_before(struct uring *u, struct op *op, int fd, unsigned events)
+{
+    while (io_uring_sq_space_left(&u->ring) < 2)
+        submit(u);
+    struct io_uring_sqe *sqe = next_sqe(u);
+    io_uring_prep_poll_add(sqe, fd, events);
+    sqe->flags |= IOSQE_IO_LINK | IOSQE_CQE_SKIP_SUCCESS;
+    sqe->user_data = (uint64_t)(uintptr_t)op | POLLED;
+}
+
+static struct io_uring_sqe *prepare_read(struct uring *u, struct op *op, int fd)
+{
+    prepare_poll_before(u, op, fd, POLLIN);
+    struct io_uring_sqe *sqe = next_sqe(u);
+    io_uring_prep_read(sqe, fd, NULL, 0, UINT64_MAX);
+    select_buffer(sqe, &u->streams);
+    return sqe;
+}
+
+static void uring_read(struct engine *engine, struct op *op, int fd)
+{
+    struct uring *u = uring_of(engine);
+    issued(u, op, prepare_read(u, op, fd), OP_READ, fd);
+}
+
+static void uring_poll(struct engine *engine, struct op *op, int fd)
+{
+    struct uring *u = uring_of(engine);
+    struct io_uring_sqe *sqe = next_sqe(u);
+    io_uring_prep_poll_add(sqe, fd, POLLIN | POLLRDHUP);
+    issued(u, op, sqe, OP_POLL, fd);
+}
+
+/* ---- sending -------------------------------------------------------------------------------------------- */
+
 /* Room for an sqe and for a message of `count` slices. Both at once, since making room submits, and what a
  * submission has taken is no longer kept. */
 static void make_room_for_message(struct uring *u, unsigned count)
 {
-    while (io_uring_sq_space_left(&u->ring) == 0 || u->headers_used == u->headers_max ||
+    while (io_uring_sq_space_left(&u->ring) < 2 || u->headers_used == u->headers_max ||
            u->slices_used + count > SLICES_MAX)
         submit(u);
 }
@@ -325,13 +418,41 @@ static void uring_send(struct engine *engine, struct op *op, int fd, const struc
         be_quiet(u, op, sqe, size);
 }
 
+static void uring_write(struct engine *engine, struct op *op, int fd, const struct iovec *slices,
+                        unsigned count, enum send_way way)
+{
+    struct uring *u = uring_of(engine);
+    assert(count >= 1 && count <= ENGINE_SEND_SLICES_MAX);
+    make_room_for_message(u, count);
+    struct iovec *copied = message_of(u, slices, count)->msg_iov;
+    if (way == SEND_WAITS)
+        prepare_poll_before(u, op, fd, POLLOUT);
+    struct io_uring_sqe *sqe = next_sqe(u);
+    io_uring_prep_writev2(sqe, fd, copied, count, UINT64_MAX, way == SEND_WAITS ? 0 : RWF_NOWAIT);
+    issued(u, op, sqe, way == SEND_WAITS ? OP_WRITE : OP_WRITE_NOW, fd);
+}
+
+/* An address alone the kernel takes without a message: that spares it the reading of one. */
+static bool is_plain_datagram(const struct msghdr *message)
+{
+    return message->msg_name != NULL && message->msg_iovlen == 1 && message->msg_controllen == 0;
+}
+
 static void uring_send_message(struct engine *engine, struct op *op, int fd, const struct msghdr *message,
                                enum send_way way)
 {
     struct uring *u = uring_of(engine);
     struct io_uring_sqe *sqe = next_sqe(u);
-    io_uring_prep_sendmsg(sqe, fd, message, (unsigned)flags_of(way));
+    if (is_plain_datagram(message)) {
+        io_uring_prep_send(sqe, fd, message->msg_iov->iov_base, message->msg_iov->iov_len, flags_of(way));
+        sqe->addr2 = (uint64_t)(uintptr_t)message->msg_name;
+        sqe->addr_len = (uint16_t)message->msg_namelen;
+    } else {
+        io_uring_prep_sendmsg(sqe, fd, message, (unsigned)flags_of(way));
+    }
     issued(u, op, sqe, OP_SEND, fd);
+    if (way == SEND_QUIETLY && pays_to_be_quiet(u))
+        be_quiet(u, op, sqe, size_of(message->msg_iov, (unsigned)message->msg_iovlen));
 }
 
 /* A Unix socket whose listener's queue is full can't be polled for room, only waited for by a worker thread. The ring would
@@ -387,7 +508,8 @@ static void uring_cancel(struct engine *engine, struct op *op)
         engine_expect(engine, op);
     } else {
         struct io_uring_sqe *sqe = next_sqe(u);
-        io_uring_prep_cancel64(sqe, (uint64_t)(uintptr_t)op, 0);
+        bool is_polled = op->kind == OP_READ || op->kind == OP_WRITE;
+        io_uring_prep_cancel64(sqe, (uint64_t)(uintptr_t)op | (is_polled ? POLLED : 0), 0);
         io_uring_sqe_set_data(sqe, NULL);
         u->cancels_in_kernel++;
         engine->counters.submissions++;
@@ -409,41 +531,51 @@ static unsigned buffers_wanted(struct uring *u)
     return is_bulk ? WARM_BUFFERS : buffers->count;
 }
 
-static void give_back_buffers(struct uring *u)
+static void give_back_buffers(struct provided_ring *ring, unsigned wanted)
 {
-    struct buffers *buffers = &u->engine.buffers;
-    unsigned wanted = buffers_wanted(u);
+    struct buffers *buffers = ring->buffers;
     unsigned count =
-        wanted > u->provided ? buffers_take_returned(buffers, u->returned, wanted - u->provided) : 0;
+        wanted > ring->provided ? buffers_take_returned(buffers, ring->returned, wanted - ring->provided) : 0;
     if (count == 0)
         return;
     int mask = io_uring_buf_ring_mask(buffers->count);
     for (unsigned i = 0; i < count; i++) {
-        io_uring_buf_ring_add(u->buffer_ring, buffers_at(buffers, u->returned[i]),
-                              (unsigned)buffers->size_bytes, u->returned[i], mask, (int)i);
+        io_uring_buf_ring_add(ring->ring, buffers_at(buffers, ring->returned[i]),
+                              (unsigned)buffers->size_bytes, ring->returned[i], mask, (int)i);
     }
-    io_uring_buf_ring_advance(u->buffer_ring, (int)count);
-    u->provided += count;
+    io_uring_buf_ring_advance(ring->ring, (int)count);
+    ring->provided += count;
 }
 
-/* Single-shot, so that each takes one buffer only; its owner issues a multishot receive after it. Not while somebody in line is
- * cancelled: the next dispatch, which comes without a sleep, ends those first. */
-static void resume_starved(struct uring *u)
+/* A stream's single-shot, so that each takes one buffer only; its owner issues a multishot receive after it. */
+static struct io_uring_sqe *prepare_again(struct uring *u, struct op *op)
 {
-    for (unsigned free = u->cancelled > 0 ? 0 : u->provided; free > 0; free--) {
-        struct op *op = op_line_pop(&u->starved);
+    if (is_of_datagrams(op))
+        return prepare_datagrams(u, op->fd, op->kind, false);
+    return op->kind == OP_READ ? prepare_read(u, op, op->fd) : prepare_receive(u, op->fd, false, false);
+}
+
+/* Not while somebody in line is cancelled: the next dispatch, which comes without a sleep, ends those first. */
+static void resume_starved(struct uring *u, struct provided_ring *ring)
+{
+    for (unsigned free = u->cancelled > 0 ? 0 : ring->provided; free > 0; free--) {
+        struct op *op = op_line_pop(&ring->starved);
         if (op == NULL)
             return;
-        io_uring_sqe_set_data(prepare_receive(u, op->fd, false, false), op);
+        io_uring_sqe_set_data(prepare_again(u, op), op);
         u->engine.counters.submissions++;
     }
 }
 
 /* A quiet send keeps its buffers while we sleep. */
-static bool is_short_of_buffers(const struct uring *u)
+static bool is_short_of_buffers(const struct uring *u, const struct provided_ring *ring)
 {
-    const struct buffers *buffers = &u->engine.buffers;
-    return u->quiet_count > 0 && u->provided + buffers->returned_count < buffers->count / 4;
+    return u->quiet_count > 0 && ring->provided + ring->buffers->returned_count < ring->buffers->count / 4;
+}
+
+static bool somebody_waits_for(const struct provided_ring *ring)
+{
+    return ring->provided > 0 && ring->starved.first != NULL;
 }
 
 /* The system call: submit, and wait for so many completions. */
@@ -484,15 +616,17 @@ static void begin_turn(struct uring *u)
 static int uring_wait(struct engine *engine, uint64_t timeout_ns)
 {
     struct uring *u = uring_of(engine);
-    give_back_buffers(u);
-    resume_starved(u);
-    u->is_short = u->found_none || u->starved.first != NULL;
+    give_back_buffers(&u->streams, buffers_wanted(u));
+    give_back_buffers(&u->datagrams, u->datagrams.buffers->count);
+    resume_starved(u, &u->streams);
+    resume_starved(u, &u->datagrams);
+    u->is_short = u->found_none || u->streams.starved.first != NULL;
     u->found_none = false;
     /* One that was resumed may find nothing to receive and leave its buffer: another turn passes it on to the next in
      * line. Each turn makes the line shorter, so that ends. */
-    bool passes_on = u->provided > 0 && u->starved.first != NULL;
-    bool sleep =
-        timeout_ns > 0 && u->cancelled == 0 && !passes_on && !engine->is_expected && !is_short_of_buffers(u);
+    bool passes_on = somebody_waits_for(&u->streams) || somebody_waits_for(&u->datagrams);
+    bool is_short = is_short_of_buffers(u, &u->streams) || is_short_of_buffers(u, &u->datagrams);
+    bool sleep = timeout_ns > 0 && u->cancelled == 0 && !passes_on && !engine->is_expected && !is_short;
     engine->is_expected = false;
     int rc = sleep && timeout_ns != ENGINE_FOREVER ? enter_for(u, timeout_ns) : enter(u, sleep ? 1 : 0);
     sent_messages_are_submitted(u);
@@ -523,12 +657,12 @@ static void finish(struct uring *u, struct op *op, const struct completion *comp
     op->done(op, completion); /* last: unless more follow, the op may be gone */
 }
 
-static void starve(struct uring *u, struct op *op)
+static void starve(struct uring *u, struct provided_ring *ring, struct op *op)
 {
     u->engine.counters.starved++;
-    u->found_none = true;
+    u->found_none |= ring == &u->streams;
     u->cancelled += op->cancelling;
-    op_line_push(&u->starved, op);
+    op_line_push(&ring->starved, op);
 }
 
 static void finish_receive(struct uring *u, struct op *op, int result, unsigned flags)
@@ -541,7 +675,11 @@ static void finish_receive(struct uring *u, struct op *op, int result, unsigned 
         .more_to_read = (flags & IORING_CQE_F_SOCK_NONEMPTY) != 0,
     };
     if (result == -ENOBUFS) {
-        starve(u, op);
+        starve(u, &u->streams, op);
+        return;
+    }
+    if (op->kind == OP_READ && result == -EAGAIN && !op->cancelling) { /* somebody else has read it */
+        io_uring_sqe_set_data(prepare_read(u, op, op->fd), op);
         return;
     }
     op->more_to_read = completion.more_to_read;
@@ -554,11 +692,49 @@ static void finish_receive(struct uring *u, struct op *op, int result, unsigned 
     bool goes_on = u->engine.buffers.is_pieced && (flags & IORING_CQE_F_BUF_MORE);
     rondo_bytes lent =
         buffers_lend(buffers, flags >> IORING_CQE_BUFFER_SHIFT, result > 0 ? (size_t)result : 0, goes_on);
-    u->provided -= !goes_on;
+    u->streams.provided -= !goes_on;
     if (result > 0) {
         completion.data = lent;
         u->turn_bytes += (size_t)result;
         u->turn_receives++;
+    }
+    finish(u, op, &completion);
+    buffers_unref(buffers, lent.data);
+}
+
+/* A buffer begins with what io_uring has to say; then comes the name, in a place of fixed size, and the bytes. */
+static rondo_bytes datagram_in(rondo_bytes buffer, const struct msghdr *room, struct datagram_origin *origin)
+{
+    const struct io_uring_recvmsg_out *out = (const void *)buffer.data;
+    size_t begin = sizeof *out + room->msg_namelen;
+    origin->address.size = out->namelen < room->msg_namelen ? out->namelen : room->msg_namelen;
+    origin->address.name = origin->address.size > 0 ? (const struct sockaddr *)(out + 1) : NULL;
+    origin->is_truncated = (out->flags & MSG_TRUNC) != 0;
+    return (rondo_bytes){ buffer.data + begin, buffer.size - begin };
+}
+
+static void finish_datagram(struct uring *u, struct op *op, int result, unsigned flags)
+{
+    struct buffers *buffers = u->datagrams.buffers;
+    struct completion completion = { .result = result, .more = (flags & IORING_CQE_F_MORE) != 0 };
+    u->received++;
+    if (result == -ENOBUFS) {
+        starve(u, &u->datagrams, op);
+        return;
+    }
+    op->more_to_read = (flags & IORING_CQE_F_SOCK_NONEMPTY) != 0;
+    if (!(flags & IORING_CQE_F_BUFFER)) {
+        finish(u, op, &completion);
+        return;
+    }
+    rondo_bytes lent =
+        buffers_lend(buffers, flags >> IORING_CQE_BUFFER_SHIFT, result > 0 ? (size_t)result : 0, false);
+    struct datagram_origin origin;
+    u->datagrams.provided--;
+    if (result >= 0) {
+        completion.data = datagram_in(lent, template_for(u, op->kind), &origin);
+        completion.result = (int)completion.data.size;
+        completion.origin = &origin;
     }
     finish(u, op, &completion);
     buffers_unref(buffers, lent.data);
@@ -575,17 +751,23 @@ static void forget_quiet(struct uring *u, const struct op *op)
 
 static void dispatch_one(struct uring *u, uint64_t user_data, int result, unsigned flags)
 {
-    struct op *op = (struct op *)(uintptr_t)(user_data & ~(uint64_t)QUIET);
+    struct op *op = (struct op *)(uintptr_t)(user_data & ~(uint64_t)MARKS);
     if (op == NULL) {
         u->cancels_in_kernel--;
         return;
     }
-    if (op->kind == OP_RECEIVE) {
+    if (op->kind == OP_RECEIVE || op->kind == OP_READ) {
         finish_receive(u, op, result, flags);
+        return;
+    }
+    if (is_of_datagrams(op)) {
+        finish_datagram(u, op, result, flags);
         return;
     }
     if (op->quiet)
         forget_quiet(u, op);
+    if (op->kind == OP_WRITE_NOW && result == -EOPNOTSUPP)
+        result = -EAGAIN; /* of what may be asked only to wait: terminals; pipes before Linux 6.4 */
     struct completion completion = {
         .result = result,
         .more = (flags & IORING_CQE_F_MORE) != 0,
@@ -626,7 +808,8 @@ static void complete_cancelled(struct uring *u)
     while (u->cancelled > 0) {
         struct op_line ended = { 0 };
         u->cancelled = 0;
-        op_line_take_cancelled(&u->starved, &ended);
+        op_line_take_cancelled(&u->streams.starved, &ended);
+        op_line_take_cancelled(&u->datagrams.starved, &ended);
         for (struct op *op; (op = op_line_pop(&ended)) != NULL;)
             finish(u, op, &(struct completion){ .result = -ECANCELED });
     }
@@ -728,55 +911,80 @@ static int open_ring(struct uring *u, const struct engine_size *size)
     return 0;
 }
 
-static int register_buffers(struct uring *u, unsigned count, unsigned flags)
+static int register_ring(struct uring *u, const struct provided_ring *ring, unsigned flags)
 {
     struct io_uring_buf_reg registration = {
-        .ring_addr = (uint64_t)(uintptr_t)u->buffer_ring,
-        .ring_entries = count,
-        .bgid = BUFFER_GROUP,
+        .ring_addr = (uint64_t)(uintptr_t)ring->ring,
+        .ring_entries = ring->buffers->count,
+        .bgid = ring->group,
     };
     uring_set_buffer_flags(&registration, flags);
     return io_uring_register_buf_ring(&u->ring, &registration, 0);
+}
+
+/* All buffers are the kernel's. */
+static int open_provided(struct uring *u, struct provided_ring *ring, struct buffers *buffers, uint16_t group,
+                         unsigned flags)
+{
+    unsigned count = buffers->count;
+    ring->buffers = buffers;
+    ring->group = group;
+    ring->ring_bytes = count * sizeof(struct io_uring_buf);
+    ring->returned = memory_alloc(count * sizeof *ring->returned);
+    void *memory = mmap(NULL, ring->ring_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    ring->ring = memory == MAP_FAILED ? NULL : memory;
+    if (ring->returned == NULL || ring->ring == NULL)
+        return -ENOMEM;
+    int rc = register_ring(u, ring, flags);
+    if (rc < 0)
+        return rc;
+    io_uring_buf_ring_init(ring->ring);
+    for (unsigned i = 0; i < count; i++) {
+        io_uring_buf_ring_add(ring->ring, buffers_at(buffers, i), (unsigned)buffers->size_bytes, (uint16_t)i,
+                              io_uring_buf_ring_mask(count), (int)i);
+    }
+    io_uring_buf_ring_advance(ring->ring, (int)count);
+    ring->provided = count;
+    return 0;
 }
 
 /* Buffers that the kernel fills piece by piece may be large: small messages share one, and bulk comes in large pieces.
  * Else each message takes one for itself, and they must outnumber the connections that are busy at the same time. */
 static int open_buffers(struct uring *u, const struct engine_size *size)
 {
+    struct buffers *buffers = &u->engine.buffers;
     bool is_pieced = size->pieced_buffers > 0 && kernel_has(KERNEL_INCREMENTAL_BUFFERS);
     unsigned count = is_pieced ? size->pieced_buffers : size->buffers;
     size_t bytes = is_pieced ? size->pieced_buffer_bytes : size->buffer_bytes;
-    int rc = buffers_open(&u->engine.buffers, count, bytes);
+    int rc = buffers_open(buffers, count, bytes);
     if (rc < 0)
         return rc;
-    u->engine.buffers.is_pieced = is_pieced;
-    u->buffer_ring_bytes = count * sizeof(struct io_uring_buf);
-    u->returned = memory_alloc(count * sizeof *u->returned);
-    void *memory =
-        mmap(NULL, u->buffer_ring_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    u->buffer_ring = memory == MAP_FAILED ? NULL : memory;
-    if (u->returned == NULL || u->buffer_ring == NULL)
-        return -ENOMEM;
-    rc = register_buffers(u, count, is_pieced ? IOU_PBUF_RING_INC : 0);
-    if (rc < 0)
+    buffers->is_pieced = is_pieced;
+    return open_provided(u, &u->streams, buffers, 0, is_pieced ? IOU_PBUF_RING_INC : 0);
+}
+
+/* Never piece by piece: the end of a buffer would cut a datagram. */
+static int open_datagrams(struct uring *u, const struct engine_size *size)
+{
+    u->datagrams.buffers = &u->engine.datagrams;
+    u->datagram.msg_namelen = sizeof(struct sockaddr_in6);
+    u->local_datagram.msg_namelen = sizeof(struct sockaddr_un);
+    int rc =
+        size->datagrams > 0 ? buffers_open(&u->engine.datagrams, size->datagrams, size->datagram_bytes) : 0;
+    if (size->datagrams == 0 || rc < 0)
         return rc;
-    io_uring_buf_ring_init(u->buffer_ring);
-    for (unsigned i = 0; i < count; i++) {
-        io_uring_buf_ring_add(u->buffer_ring, buffers_at(&u->engine.buffers, i), (unsigned)bytes, (uint16_t)i,
-                              io_uring_buf_ring_mask(count), (int)i);
-    }
-    io_uring_buf_ring_advance(u->buffer_ring, (int)count);
-    u->provided = count;
-    return 0;
+    return open_provided(u, &u->datagrams, &u->engine.datagrams, 1, 0);
 }
 
 /* What this ring may do, from here on: who takes over the process gets no other operation from it (seccomp doesn't see
  * what a ring does). README, "Security", has the list, too. */
 static const uint8_t allowed_operations[] = {
-    IORING_OP_ACCEPT,  IORING_OP_RECV, IORING_OP_RECVMSG, IORING_OP_SEND,         IORING_OP_SENDMSG,
-    IORING_OP_CONNECT, IORING_OP_READ, IORING_OP_CLOSE,   IORING_OP_ASYNC_CANCEL,
+    IORING_OP_ACCEPT,       IORING_OP_RECV,    IORING_OP_RECVMSG,  IORING_OP_SEND,
+    IORING_OP_SENDMSG,      IORING_OP_CONNECT, IORING_OP_READ,     IORING_OP_CLOSE,
+    IORING_OP_ASYNC_CANCEL, IORING_OP_WRITEV,  IORING_OP_POLL_ADD,
 };
-static const uint8_t allowed_flags = IOSQE_BUFFER_SELECT | IOSQE_CQE_SKIP_SUCCESS | IOSQE_ASYNC;
+static const uint8_t allowed_flags =
+    IOSQE_BUFFER_SELECT | IOSQE_CQE_SKIP_SUCCESS | IOSQE_ASYNC | IOSQE_IO_LINK;
 
 #define OPERATIONS (sizeof allowed_operations / sizeof *allowed_operations)
 
@@ -835,7 +1043,7 @@ static void probe_multishot_limit(struct uring *u)
             unsigned index = cqe->flags >> IORING_CQE_BUFFER_SHIFT;
             bool goes_on = u->engine.buffers.is_pieced && (cqe->flags & IORING_CQE_F_BUF_MORE);
             buffers_unref(&u->engine.buffers, buffers_lend(&u->engine.buffers, index, 1, goes_on).data);
-            u->provided -= !goes_on;
+            u->streams.provided -= !goes_on;
         }
         io_uring_cqe_seen(&u->ring, cqe);
     }
@@ -851,14 +1059,21 @@ static int open_messages(struct uring *u)
     return u->headers == NULL || u->slices == NULL ? -ENOMEM : 0;
 }
 
+static void free_provided(struct provided_ring *ring)
+{
+    if (ring->ring != NULL)
+        munmap(ring->ring, ring->ring_bytes);
+    memory_free(ring->returned);
+}
+
 static void free_all(struct uring *u)
 {
     if (u->ring_is_open)
         io_uring_queue_exit(&u->ring); /* before the memory that the ring's buffers lie in */
-    if (u->buffer_ring != NULL)
-        munmap(u->buffer_ring, u->buffer_ring_bytes);
+    free_provided(&u->streams);
+    free_provided(&u->datagrams);
     buffers_close(&u->engine.buffers);
-    memory_free(u->returned);
+    buffers_close(&u->engine.datagrams);
     memory_free(u->headers);
     memory_free(u->slices);
     memory_free(u);
@@ -875,6 +1090,8 @@ static struct uring *open_of_size(const struct engine_size *size, int *error)
     *error = open_ring(u, size);
     if (*error == 0)
         *error = open_buffers(u, size);
+    if (*error == 0)
+        *error = open_datagrams(u, size);
     if (*error == 0)
         *error = open_messages(u);
     if (*error == 0)
@@ -909,7 +1126,7 @@ static void uring_close(struct engine *engine)
     engine_cancel(engine, &u->wake);
     while ((u->wake.in_kernel || u->cancels_in_kernel > 0) && uring_wait(engine, ENGINE_FOREVER) == 0)
         uring_dispatch(engine);
-    assert(u->ops_in_kernel == 0 && u->engine.buffers.lent == 0);
+    assert(u->ops_in_kernel == 0 && u->engine.buffers.lent == 0 && u->engine.datagrams.lent == 0);
     free_all(u);
 }
 
@@ -919,6 +1136,10 @@ static const struct engine_ops uring_ops = {
     .receive = uring_receive,
     .receive_into = uring_receive_into,
     .receive_message = uring_receive_message,
+    .receive_datagrams = uring_receive_datagrams,
+    .read = uring_read,
+    .write = uring_write,
+    .poll = uring_poll,
     .send = uring_send,
     .send_message = uring_send_message,
     .connect = uring_connect,

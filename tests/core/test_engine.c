@@ -25,10 +25,10 @@ TestSuite(engine, .timeout = 60);
 
 enum { BUFFERS = 16, FEW_BUFFERS = 4, BUFFER_BYTES = 1024 };
 
-static const struct engine_size tiny = { 8, 16, BUFFERS, BUFFER_BYTES, 0, 0 };
-static const struct engine_size pieced = { 8, 16, BUFFERS, BUFFER_BYTES, 4, BUFFER_BYTES };
-static const struct engine_size few_buffers = { 64, 128, FEW_BUFFERS, BUFFER_BYTES, 0, 0 };
-static const struct engine_size roomy = { 256, 1024, 256, BUFFER_BYTES, 0, 0 };
+static const struct engine_size tiny = { 8, 16, BUFFERS, BUFFER_BYTES, 0, 0, 0, 0 };
+static const struct engine_size pieced = { 8, 16, BUFFERS, BUFFER_BYTES, 4, BUFFER_BYTES, 0, 0 };
+static const struct engine_size few_buffers = { 64, 128, FEW_BUFFERS, BUFFER_BYTES, 0, 0, 0, 0 };
+static const struct engine_size roomy = { 256, 1024, 256, BUFFER_BYTES, 0, 0, 0, 0 };
 
 static void open_tiny(void)
 {

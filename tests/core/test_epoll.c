@@ -18,8 +18,8 @@ TestSuite(epoll, .timeout = 60);
 
 enum { BUFFERS = 4, BUFFER_BYTES = 1024 };
 
-static const struct engine_size pieced = { 8, 16, BUFFERS, BUFFER_BYTES, BUFFERS, BUFFER_BYTES };
-static const struct engine_size whole = { 8, 16, BUFFERS, BUFFER_BYTES, 0, 0 };
+static const struct engine_size pieced = { 8, 16, BUFFERS, BUFFER_BYTES, BUFFERS, BUFFER_BYTES, 0, 0 };
+static const struct engine_size whole = { 8, 16, BUFFERS, BUFFER_BYTES, 0, 0, 0, 0 };
 
 static void open_pieced(void)
 {

@@ -18,7 +18,7 @@
 
 TestSuite(executor, .timeout = 30);
 
-static const struct engine_size tiny = { 8, 16, 16, 1024, 0, 0 };
+static const struct engine_size tiny = { 8, 16, 16, 1024, 0, 0, 0, 0 };
 static rondo_loop loop;
 
 static void open_loop(void)

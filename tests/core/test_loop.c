@@ -19,7 +19,7 @@ TestSuite(loop, .timeout = 30);
 
 #define NS_PER_MS UINT64_C(1000000)
 
-static const struct engine_size tiny = { 8, 16, 16, 1024, 0, 0 };
+static const struct engine_size tiny = { 8, 16, 16, 1024, 0, 0, 0, 0 };
 
 static rondo_loop loop;
 

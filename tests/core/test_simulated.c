@@ -17,7 +17,7 @@ TestSuite(simulated, .timeout = 30);
 
 enum { BUFFERS = 4, BUFFER_BYTES = 64 };
 
-static const struct engine_size tiny = { 8, 16, BUFFERS, BUFFER_BYTES, 0, 0 };
+static const struct engine_size tiny = { 8, 16, BUFFERS, BUFFER_BYTES, 0, 0, 0, 0 };
 static struct engine *engine;
 static int wake_fd = -1;
 static int ours, theirs;

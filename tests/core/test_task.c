@@ -14,7 +14,7 @@
 
 TestSuite(task, .timeout = 30);
 
-static const struct engine_size tiny = { 8, 16, 16, 1024, 0, 0 };
+static const struct engine_size tiny = { 8, 16, 16, 1024, 0, 0, 0, 0 };
 
 static rondo_loop loop;
 static char said[1000];

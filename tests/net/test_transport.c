@@ -703,7 +703,7 @@ Test(transport, slow_peers_do_not_starve_a_fast_one)
 
 /* ---- the receive window --------------------------------------------------------------------------------- */
 
-static const struct engine_size large_buffers = { 32, 64, 16, 16 * 1024, 0, 0 };
+static const struct engine_size large_buffers = { 32, 64, 16, 16 * 1024, 0, 0, 0, 0 };
 
 struct bulk {
     struct world world;

@@ -151,7 +151,7 @@ const rondo_protocol recording_buffered = {
 
 void world_open(struct world *world, const struct engine_size *size)
 {
-    static const struct engine_size small = { 32, 64, 16, 4096, 0, 0 };
+    static const struct engine_size small = { 32, 64, 16, 4096, 0, 0, 0, 0 };
     char why[ENGINE_WHY_BYTES] = "";
     memset(world, 0, sizeof *world);
     cr_assert_eq(loop_open(&world->loop, tested_engine(), size != NULL ? size : &small, why), 0, "%s", why);

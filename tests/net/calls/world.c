@@ -300,7 +300,7 @@ static void step(void)
 static void open_world(void)
 {
     char why[ENGINE_WHY_BYTES];
-    struct engine_size size = { 8, 16, 1u << (1 + below(4)), 64 * (1 + below(3)), 0, 0 };
+    struct engine_size size = { 8, 16, 1u << (1 + below(4)), 64 * (1 + below(3)), 0, 0, 0, 0 };
     memset(&run.loop, 0, sizeof run.loop);
     memset(&run.settings, 0, sizeof run.settings);
     run.settings.app = &run.app;
