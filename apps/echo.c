@@ -23,7 +23,9 @@ static void client_connected(rondo_stream *s)
     }
 }
 
-static const rondo_protocol echo = { .name = "echo", .defer_accept = true, .data_received = rondo_write };
+static const rondo_protocol echo = {
+    .name = "echo", .defer_accept = true, .data_received = rondo_write, .datagram_received = rondo_sendto
+};
 static const rondo_protocol buffered = {
     .name = "echo",
     .size = 512,

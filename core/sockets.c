@@ -47,6 +47,13 @@ static int send_now(struct engine *engine, int fd, const struct iovec *slices, u
     return sent < 0 ? -errno : (int)sent;
 }
 
+static int write_now(struct engine *engine, int fd, const struct iovec *slices, unsigned count)
+{
+    (void)engine;
+    ssize_t written = writev(fd, slices, (int)count);
+    return written < 0 ? -errno : (int)written;
+}
+
 /* The system call, since the ring's own shutdown always goes through a worker thread. It fails only when the
  * connection is gone already, which the receive tells. */
 static void half_close(struct engine *engine, int fd)
@@ -123,6 +130,7 @@ const struct socket_calls system_sockets = {
     .open = open_socket,
     .bind = bind_socket,
     .send_now = send_now,
+    .write_now = write_now,
     .half_close = half_close,
     .widen_window = widen_window,
     .unread = unread,

@@ -18,6 +18,8 @@ struct socket_calls {
     int (*bind)(struct engine *engine, int fd, const struct sockaddr *address, socklen_t size);
     /* Send what fits now. Returns how many bytes; -EAGAIN; or another negative errno. */
     int (*send_now)(struct engine *engine, int fd, const struct iovec *slices, unsigned count);
+    /* The same for what is no socket, and set not to block. */
+    int (*write_now)(struct engine *engine, int fd, const struct iovec *slices, unsigned count);
     /* Send no more: the peer sees its EOF behind all that was sent. */
     void (*half_close)(struct engine *engine, int fd);
     /* Let the peer of a TCP connection send so far ahead: the kernel makes its receive buffer fit, within its limits (sysctl

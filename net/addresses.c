@@ -27,7 +27,8 @@ struct place {
     const char *text; /* as it was given */
     struct url_address where;
     int mode;
-    int fd; /* to be adopted; -1: none */
+    int fd;               /* to be adopted; -1: none */
+    bool is_of_datagrams; /* udp, unixgram */
 };
 
 struct places {
@@ -40,7 +41,7 @@ static int add_place(struct places *places, const struct place *place)
 {
     struct url_addresses before = { 0 };
     for (unsigned i = 0; place->fd < 0 && i < places->count; i++) {
-        if (places->at[i].fd < 0)
+        if (places->at[i].fd < 0 && places->at[i].is_of_datagrams == place->is_of_datagrams)
             url_addresses_put(&before, &places->at[i].where);
     }
     unsigned count = before.count;
@@ -58,7 +59,7 @@ static int resolve(struct places *places, const struct url *url, const char *tex
     struct url_addresses found;
     int rc = may_wait ? url_resolve(url, &found, why) : url_resolve_now(url, &found, why);
     for (unsigned i = 0; i < found.count && rc == 0; i++) {
-        rc = add_place(places, &(struct place){ text, found.at[i], url->mode, -1 });
+        rc = add_place(places, &(struct place){ text, found.at[i], url->mode, -1, url_is_of_datagrams(url) });
         if (rc < 0)
             snprintf(why, URL_WHY_BYTES, "a server has at most %d addresses", URL_ADDRESSES_MAX);
     }
@@ -119,7 +120,7 @@ static bool is_not_here(int error)
     return error == -EADDRNOTAVAIL || error == -EAFNOSUPPORT;
 }
 
-/* ---- TCP ------------------------------------------------------------------------------------------------ */
+/* ---- TCP and UDP ------------------------------------------------------------------------------------------- */
 
 static int set(int fd, int level, int option)
 {
@@ -132,12 +133,13 @@ static int bind_to(int fd, const struct url_address *address)
     return bind(fd, &address->any, address->size) < 0 ? -errno : 0;
 }
 
-static int new_socket(const struct url_address *address)
+/* SO_REUSEADDR lets TCP take a port of whose connections some are left, but of UDP one that somebody else has. */
+static int new_socket(const struct url_address *address, int type)
 {
-    int fd = socket(address->any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int fd = socket(address->any.sa_family, type | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -errno;
-    int rc = set(fd, SOL_SOCKET, SO_REUSEADDR);
+    int rc = type == SOCK_STREAM ? set(fd, SOL_SOCKET, SO_REUSEADDR) : 0;
     if (rc == 0 && address->any.sa_family == AF_INET6)
         rc = set(fd, IPPROTO_IPV6, IPV6_V6ONLY); /* [::] and 0.0.0.0 can be served side by side */
     if (rc < 0)
@@ -152,11 +154,11 @@ static void wait_a_moment(void)
 
 /* With SO_REUSEPORT a second server of the same user would silently share the port with the first. So ask, without it,
  * whether the port is free. */
-static int check_port_is_free(const struct url_address *address, bool may_wait)
+static int check_port_is_free(const struct url_address *address, int type, bool may_wait)
 {
     int rc = 0;
     for (int tries = may_wait ? IN_USE_TRIES : 1; tries > 0; tries--) {
-        int fd = new_socket(address);
+        int fd = new_socket(address, type);
         if (fd < 0)
             return fd;
         rc = bind_to(fd, address);
@@ -169,13 +171,13 @@ static int check_port_is_free(const struct url_address *address, bool may_wait)
 }
 
 /* Accepted sockets inherit TCP_NODELAY: writes are gathered by the transport, Nagle's delay would only add to it. */
-static int bound_socket(const struct url_address *address, bool shares_port)
+static int bound_socket(const struct url_address *address, int type, bool shares_port)
 {
-    int fd = new_socket(address);
+    int fd = new_socket(address, type);
     if (fd < 0)
         return fd;
     int rc = shares_port ? set(fd, SOL_SOCKET, SO_REUSEPORT) : 0;
-    if (rc == 0)
+    if (rc == 0 && type == SOCK_STREAM)
         rc = set(fd, IPPROTO_TCP, TCP_NODELAY);
     if (rc == 0)
         rc = bind_to(fd, address);
@@ -194,9 +196,10 @@ static void keep(struct address *address, unsigned shard, int fd)
 static int bind_all(struct address *address, struct url_address *where, const struct address_terms *terms)
 {
     uint16_t *port = url_port_of(where);
-    int rc = *port != 0 && !terms->shares_port ? check_port_is_free(where, terms->may_wait) : 0;
+    int type = address->kind == ADDRESS_UDP ? SOCK_DGRAM : SOCK_STREAM;
+    int rc = *port != 0 && !terms->shares_port ? check_port_is_free(where, type, terms->may_wait) : 0;
     for (unsigned i = 0; i < terms->shards && rc == 0; i++) {
-        int fd = bound_socket(where, terms->shares_port || terms->shards > 1);
+        int fd = bound_socket(where, type, terms->shares_port || terms->shards > 1);
         if (fd < 0)
             return fd;
         keep(address, i, fd);
@@ -206,12 +209,20 @@ static int bind_all(struct address *address, struct url_address *where, const st
     return rc;
 }
 
-static int open_tcp(struct address *address, const struct place *place, const struct address_terms *terms)
+static void write_url(struct address *address, const struct url_address *where)
+{
+    if (address_is_of_datagrams(address))
+        url_format_datagrams(where, address->url);
+    else
+        url_format_address(where, address->url);
+}
+
+static int open_port(struct address *address, const struct place *place, const struct address_terms *terms)
 {
     struct url_address where = place->where;
     int rc = bind_all(address, &where, terms);
     if (rc == 0)
-        url_format_address(&where, address->url);
+        write_url(address, &where);
     return rc == 0 || is_not_here(rc) ? rc : complain(place->text, rc, hint(rc));
 }
 
@@ -263,17 +274,18 @@ static int bind_unix(struct address *address, const struct place *place, bool ma
 static int open_unix(struct address *address, const struct place *place, const struct address_terms *terms)
 {
     char why[UNIX_PATH_WHY_BYTES] = "";
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool is_stream = address->kind == ADDRESS_UNIX;
+    int fd = socket(AF_UNIX, (is_stream ? SOCK_STREAM : SOCK_DGRAM) | SOCK_CLOEXEC, 0);
     int rc = fd < 0 ? -errno : 0;
     if (rc == 0) {
         keep(address, 0, fd);
         rc = bind_unix(address, place, terms->may_wait, why);
     }
-    if (rc == 0)
+    if (rc == 0 && is_stream)
         rc = duplicate(address, fd, 1, terms->shards);
     if (rc < 0)
         return complain(place->text, rc, *why != '\0' ? why : unix_hint(rc));
-    url_format_address(&place->where, address->url);
+    write_url(address, &place->where);
     return 0;
 }
 
@@ -333,11 +345,23 @@ static int open_sockets(struct address *address, const struct place *place, cons
     case ADDRESS_ADOPTED:
         return adopt(address, place, terms);
     case ADDRESS_UNIX:
+    case ADDRESS_UNIXGRAM:
         return open_unix(address, place, terms);
     case ADDRESS_TCP:
+    case ADDRESS_UDP:
         break;
     }
-    return open_tcp(address, place, terms);
+    return open_port(address, place, terms);
+}
+
+static enum address_kind kind_of(const struct place *place)
+{
+    bool is_local = place->where.any.sa_family == AF_UNIX;
+    if (place->fd >= 0)
+        return ADDRESS_ADOPTED;
+    if (place->is_of_datagrams)
+        return is_local ? ADDRESS_UNIXGRAM : ADDRESS_UDP;
+    return is_local ? ADDRESS_UNIX : ADDRESS_TCP;
 }
 
 /* Returns 0; or a negative errno, said in the log unless it is one of is_not_here, and the address is left out. */
@@ -346,9 +370,7 @@ static int open_place(struct addresses *addresses, const struct place *place, bo
 {
     struct address *address = &addresses->at[addresses->count];
     address->family = place->where.any.sa_family;
-    address->kind = place->fd >= 0               ? ADDRESS_ADOPTED
-                    : address->family == AF_UNIX ? ADDRESS_UNIX
-                                                 : ADDRESS_TCP;
+    address->kind = kind_of(place);
     address->is_shared =
         address->kind == ADDRESS_ADOPTED || (address->kind == ADDRESS_UNIX && terms->shards > 1);
     address->fds = memory_alloc(terms->shards * sizeof *address->fds);
@@ -357,7 +379,7 @@ static int open_place(struct addresses *addresses, const struct place *place, bo
     for (unsigned i = 0; i < terms->shards; i++)
         address->fds[i] = -1;
     int rc = open_sockets(address, place, terms);
-    if (rc == 0 && listens) {
+    if (rc == 0 && listens && !address_is_of_datagrams(address)) {
         rc = listen_all(addresses, address);
         if (rc < 0)
             complain(place->text, rc, hint(rc));
@@ -372,7 +394,10 @@ static int open_place(struct addresses *addresses, const struct place *place, bo
 static void say_left_out(const struct place *place, int error)
 {
     char url[URL_TEXT_BYTES];
-    url_format_address(&place->where, url);
+    if (place->is_of_datagrams)
+        url_format_datagrams(&place->where, url);
+    else
+        url_format_address(&place->where, url);
     rondo_log(RONDO_LOG_WARNING, "%s: not listened on: %s", url, strerror(-error));
 }
 
@@ -480,5 +505,11 @@ void address_close(struct address *address, int fd)
         leave_as_it_was(address, fd);
     close(fd);
     if (was_last)
+        unix_path_remove(&address->path);
+}
+
+void address_closed(struct address *address)
+{
+    if (atomic_fetch_sub(&address->open, 1) == 1)
         unix_path_remove(&address->path);
 }

@@ -1,12 +1,15 @@
-/* The listening sockets of a server. Those of an app are opened by the control thread before any shard starts, so that
+/* The sockets of a server, which listen, or receive datagrams. Those of an app are opened by the control thread before any shard starts, so that
  * whatever is wrong with an address is said at once and nothing has been served; those of rondo_create_server by their
  * shard.
  *
- *            how the sockets of several shards are related     who else may have them
- *   TCP      each bound by itself, joined by SO_REUSEPORT      nobody
- *   UNIX     one, duplicated: a path can be bound only once    nobody
- *   ADOPTED  one, duplicated                                   whoever gave it to this process: nothing may be done to
- *                                                              it but to accept */
+ *             how the sockets of several shards are related     who else may have them
+ *   TCP       each bound by itself, joined by SO_REUSEPORT      nobody
+ *   UNIX      one, duplicated: a path can be bound only once    nobody
+ *   ADOPTED   one, duplicated                                   whoever gave it to this process: nothing may be done to
+ *                                                               it but to accept
+ *   UDP       as TCP                                            nobody
+ *   UNIXGRAM  one, the first shard's: what one peer sends is    nobody
+ *             to stay in order */
 #ifndef RONDO_NET_ADDRESSES_H
 #define RONDO_NET_ADDRESSES_H
 
@@ -18,7 +21,7 @@
 #include "net/unix_path.h"
 #include "net/url.h"
 
-enum address_kind { ADDRESS_TCP, ADDRESS_UNIX, ADDRESS_ADOPTED };
+enum address_kind { ADDRESS_TCP, ADDRESS_UNIX, ADDRESS_ADOPTED, ADDRESS_UDP, ADDRESS_UNIXGRAM };
 
 /* An address that is served. */
 struct address {
@@ -27,7 +30,7 @@ struct address {
     bool is_shared;  /* others may accept from the same queue */
     bool has_waited; /* ADDRESS_ADOPTED: its calls waited when we got it, and shall when we have done */
     char url[URL_TEXT_BYTES]; /* with the real port */
-    struct unix_path path;    /* ADDRESS_UNIX */
+    struct unix_path path;    /* ADDRESS_UNIX, ADDRESS_UNIXGRAM */
     atomic_uint open;         /* its sockets that are not closed yet */
     atomic_bool is_deaf;      /* by address_make_deaf */
     int *fds;                 /* one for each shard; -1 once its shard has it */
@@ -61,7 +64,12 @@ void addresses_give(const struct addresses *addresses, uid_t user, gid_t group);
 /* Close the sockets that no shard has taken, and free. */
 void addresses_close(struct addresses *addresses);
 
-/* The shard's socket, its caller's from now on. */
+static inline bool address_is_of_datagrams(const struct address *address)
+{
+    return address->kind == ADDRESS_UDP || address->kind == ADDRESS_UNIXGRAM;
+}
+
+/* The shard's socket, its caller's from now on; -1: another shard serves this address. */
 int address_take(struct address *address, unsigned shard);
 
 /* Let a socket listen. Returns 0 or a negative errno. */
@@ -73,6 +81,8 @@ bool address_is_deaf(const struct address *address);
 
 /* Close a socket. Nobody can connect from now on, and a socket file is gone, if this was the last one of them. */
 void address_close(struct address *address, int fd);
+/* Somebody else closes it. */
+void address_closed(struct address *address);
 /* The same ahead of the close, for a socket that an operation still uses. */
 void address_shut(struct address *address, int fd);
 

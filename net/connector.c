@@ -62,6 +62,8 @@ static int check_urls(const char *text, const struct dial_target *target)
     if (url->scheme == URL_FD)
         return refuse(text,
                       "fd:// is for who listens; a connected socket is for rondo_connect_accepted_socket");
+    if (url_is_of_datagrams(url))
+        return refuse(text, "datagrams need no connection: see rondo_create_datagram_endpoint");
     if (url->scheme == URL_TCP && url->port == 0)
         return refuse(text, "port 0 is no place to connect to");
     if (url->scheme == URL_UNIX && url->mode != URL_NO_MODE)

@@ -44,7 +44,7 @@ static unsigned count_with_one_more(const rondo_transport *t)
 int rondo_send_file_descriptor(rondo_transport *t, int fd)
 {
     assert(loop_is_here(t->loop));
-    if (!t->is_unix)
+    if (!t->is_unix || t->kind != STREAM)
         return -ENOTSUP;
     if (!send_is_allowed(t))
         return -EPIPE;

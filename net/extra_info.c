@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "net/subprocess.h"
 #include "net/transport.h"
 
 static int copy_out(const void *from, size_t from_size, void *value, size_t size)
@@ -28,8 +29,12 @@ int rondo_get_extra_info(const rondo_transport *t, const char *name, void *value
         return copy_name(t, true, value, size);
     if (strcmp(name, "sockname") == 0)
         return copy_name(t, false, value, size);
-    if (strcmp(name, "socket") == 0)
+    bool is_socket = t->kind == STREAM || t->kind == DATAGRAMS;
+    if ((strcmp(name, "socket") == 0 && is_socket) || (strcmp(name, "pipe") == 0 && transport_is_pipe(t)))
         return copy_out(&t->fd, sizeof t->fd, value, size);
+    pid_t pid = rondo_get_pid(t);
+    if (strcmp(name, "subprocess") == 0 && pid > 0)
+        return copy_out(&pid, sizeof pid, value, size);
     if (strcmp(name, "shard") == 0)
         return copy_out(&t->loop->index, sizeof t->loop->index, value, size);
     return -ENOENT;

@@ -154,20 +154,35 @@ static bool ask(const char *url, char answer[16], int64_t deadline_ms)
 }
 
 /* As it is listened to: at this very address, or at any. */
-static bool ask_about(const struct url_address *address, char answer[16], int64_t deadline_ms)
+static bool ask_about(const struct url_address *address, bool is_of_datagrams, char answer[16],
+                      int64_t deadline_ms)
 {
     char url[URL_TEXT_BYTES];
+    const char *scheme = is_of_datagrams ? "udp" : "tcp";
     struct url_address copy = *address;
     const uint16_t *port = url_port_of(&copy);
-    url_format_address(address, url);
+    if (is_of_datagrams)
+        url_format_datagrams(address, url);
+    else
+        url_format_address(address, url);
     bool is_answered = ask(url, answer, deadline_ms);
     if (port == NULL || is_answered)
         return is_answered;
-    snprintf(url, sizeof url, "tcp://0.0.0.0:%u", ntohs(*port));
+    snprintf(url, sizeof url, "%s://0.0.0.0:%u", scheme, ntohs(*port));
     if (ask(url, answer, deadline_ms))
         return true;
-    snprintf(url, sizeof url, "tcp://[::]:%u", ntohs(*port));
+    snprintf(url, sizeof url, "%s://[::]:%u", scheme, ntohs(*port));
     return ask(url, answer, deadline_ms);
+}
+
+/* Nobody accepts there, so who serves it must say so. */
+static bool ask_about_datagrams(const struct url_addresses *addresses, char answer[16], int64_t deadline_ms)
+{
+    for (unsigned i = 0; i < addresses->count; i++) {
+        if (ask_about(&addresses->at[i], true, answer, deadline_ms))
+            return true;
+    }
+    return false;
 }
 
 /* Returns 0 or a negative errno. address: who accepted, as it calls itself. */
@@ -203,12 +218,19 @@ bool health_check(const char *text, char why[HEALTH_WHY_BYTES])
         snprintf(why, HEALTH_WHY_BYTES, "%s", what);
         return false;
     }
-    int rc = find_who_accepts(&addresses, deadline_ms, &address);
+    bool is_of_datagrams = url_is_of_datagrams(&url);
+    int rc = is_of_datagrams ? 0 : find_who_accepts(&addresses, deadline_ms, &address);
     if (rc < 0) {
         snprintf(why, HEALTH_WHY_BYTES, "not ready: connect: %s", strerror(-rc));
         return false;
     }
-    bool is_ready = !ask_about(&address, answer, deadline_ms) || strcmp(answer, "ready") == 0;
+    bool is_answered = is_of_datagrams ? ask_about_datagrams(&addresses, answer, deadline_ms)
+                                       : ask_about(&address, false, answer, deadline_ms);
+    if (!is_answered && is_of_datagrams) {
+        snprintf(why, HEALTH_WHY_BYTES, "not ready: no server of rondo is there");
+        return false;
+    }
+    bool is_ready = !is_answered || strcmp(answer, "ready") == 0;
     if (!is_ready)
         snprintf(why, HEALTH_WHY_BYTES, "not ready: it says %s",
                  *answer != '\0' ? answer : "nothing, in 3 seconds");

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "net/addresses.h"
+#include "net/datagram.h"
 #include "net/handshakes.h"
 #include "net/server.h"
 #include "net/transport.h"
@@ -47,6 +48,45 @@ static void accept_arm(struct listener *listener)
 void listener_init(struct listener *listener, struct rondo_server *server, struct address *address, int fd)
 {
     *listener = (struct listener){ .server = server, .address = address, .fd = fd, .spare = -1 };
+    if (fd < 0)
+        listener->state = LISTENER_CLOSED; /* another shard has it */
+}
+
+/* ---- datagrams -------------------------------------------------------------------------------------------- */
+
+static int endpoint_start(struct listener *listener)
+{
+    struct rondo_server *server = listener->server;
+    const rondo_protocol *protocol = server_build_protocol(server, -1);
+    struct transport_start start = {
+        .owner = &server->owner,
+        .protocol = protocol,
+        .kind = DATAGRAMS,
+        .fd = listener->fd,
+        .family = listener->address->family,
+        .later = true,
+        .keeps_fd = true,
+    };
+    listener->endpoint = protocol != NULL ? datagrams_open(server->service, &start) : NULL;
+    if (listener->endpoint == NULL)
+        return protocol != NULL ? -ENOMEM : -EINVAL;
+    listener->state = LISTENER_ENDPOINT;
+    return 0;
+}
+
+/* The transport closes the socket, when it has come to its end. */
+static void endpoint_left(struct listener *listener)
+{
+    listener->state = LISTENER_CLOSED;
+    server_listener_closed(listener->server);
+}
+
+void listener_lost(struct listener *listener)
+{
+    listener->endpoint = NULL;
+    address_closed(listener->address);
+    if (listener->state == LISTENER_ENDPOINT)
+        endpoint_left(listener);
 }
 
 /* The handshake is over when the client's acknowledgement comes, but the connection is made by its first bytes, or when it
@@ -63,6 +103,8 @@ int listener_start(struct listener *listener, unsigned backlog)
 {
     if (listener->state != LISTENER_IDLE)
         return 0;
+    if (address_is_of_datagrams(listener->address))
+        return endpoint_start(listener);
     const struct rondo_server *server = listener->server;
     bool client_talks_first = server->build_protocol == NULL && server->protocol->defer_accept;
     if (client_talks_first && listener->address->kind == ADDRESS_TCP)
@@ -190,6 +232,7 @@ static void timer_expired(rondo_timer *timer)
             drain_queue(listener);
         return;
     case LISTENER_IDLE:
+    case LISTENER_ENDPOINT:
     case LISTENER_CLOSING:
     case LISTENER_CLOSED:
         return;
@@ -256,6 +299,7 @@ static void accept_ended(struct listener *listener, int result)
         close_now(listener);
         return;
     case LISTENER_IDLE:
+    case LISTENER_ENDPOINT:
     case LISTENER_BACKING_OFF:
     case LISTENER_CLOSED: /* by the connection_made of what has just been accepted */
         return;
@@ -279,6 +323,11 @@ void listener_close(struct listener *listener)
 {
     if (listener->state >= LISTENER_CLOSING)
         return;
+    if (listener->state == LISTENER_ENDPOINT) {
+        rondo_close(listener->endpoint);
+        endpoint_left(listener);
+        return;
+    }
     listener->state = LISTENER_CLOSING;
     rondo_timer_cancel(&listener->timer);
     rondo_call_cancel(&listener->look);
@@ -295,6 +344,10 @@ void listener_drain(struct listener *listener)
         return;
     if (before == LISTENER_IDLE) {
         listener_close(listener);
+        return;
+    }
+    if (before == LISTENER_ENDPOINT) {
+        endpoint_left(listener); /* the transport is drained as all others */
         return;
     }
     listener->state = LISTENER_DRAINING;

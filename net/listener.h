@@ -1,4 +1,4 @@
-/* One listening socket of a server.
+/* One socket of a server, which listens; or one for datagrams, which is handed to a transport.
  *
  *   from                 event                                                   to
  *   IDLE                 listener_start                                          ACCEPTING
@@ -9,6 +9,9 @@
  *                        no handshake is under way, or for 1.5 s some were
  *   any                  listener_close                                          CLOSING
  *   CLOSING              the accept is out of the kernel: close                  CLOSED
+ *
+ *   IDLE                 listener_start, of datagrams: a transport has it        ENDPOINT
+ *   ENDPOINT             listener_drain, listener_close; the transport is lost   CLOSED
  *
  * CLOSING, nobody can connect any more, and what the accept under way still brings is closed; so one who closes a
  * listener need not know whether there is one. */
@@ -23,6 +26,7 @@ enum listener_state {
     LISTENER_IDLE,
     LISTENER_ACCEPTING,
     LISTENER_BACKING_OFF,
+    LISTENER_ENDPOINT,
     LISTENER_DRAINING,
     LISTENER_CLOSING,
     LISTENER_CLOSED,
@@ -42,6 +46,7 @@ struct listener {
     bool defers;             /* accepting, until the client has talked: rondo_protocol.defer_accept */
     bool short_of_resources; /* said so in the log */
     bool looked, drained;
+    rondo_transport *endpoint; /* of datagrams; NULL: it is lost */
 };
 
 /* `fd`, a socket of `address`, is the listener's from now on. */
@@ -49,6 +54,9 @@ void listener_init(struct listener *listener, struct rondo_server *server, struc
 
 /* Listen and accept, if it doesn't. Returns 0 or a negative errno. */
 int listener_start(struct listener *listener, unsigned backlog);
+
+/* Its endpoint is lost, at the end of a server or by itself. */
+void listener_lost(struct listener *listener);
 
 /* Accept those that are queued, then close. */
 void listener_drain(struct listener *listener);

@@ -53,6 +53,8 @@ int rondo_register_producer(rondo_transport *t, rondo_producer *producer, bool s
         return -EINVAL;
     if (producer_is_there(t))
         return -EBUSY;
+    if (!transport_is_writable(t))
+        return -ENOTSUP;
     if (rondo_is_closing(t)) {
         stop(producer);
         return 0;

@@ -165,6 +165,7 @@ static void deliver_eof(rondo_transport *t)
 {
     t->eof_waits = false;
     bool stays_open = transport_protocol(t)->eof_received != NULL && transport_protocol(t)->eof_received(t);
+    stays_open = stays_open && t->kind == STREAM;
     if (t->state == OPEN)
         t->state = stays_open ? HALF_CLOSED : FLUSHING;
     transport_mark(t);
@@ -212,7 +213,7 @@ static void widen_if_bulk(rondo_transport *t, const struct completion *completio
 {
     struct service *service = service_of(t->loop);
     bool is_bulk = completion->result >= LARGE && completion->more_to_read && t->state == OPEN;
-    if (!is_bulk || t->is_wide || t->is_unix || service->wide_count == WIDE_MAX)
+    if (!is_bulk || t->kind != STREAM || t->is_wide || t->is_unix || service->wide_count == WIDE_MAX)
         return;
     t->is_wide = true;
     service->wide_count++;
@@ -241,7 +242,7 @@ static void receive_ended(rondo_transport *t, int result)
     case OPEN:
         t->eof_waits = result == 0;
         t->error_waits = result < 0;
-        t->error = result;
+        t->error = (int16_t)result;
         deliver_what_waits(t);
         return;
     case LINGERING:
@@ -263,6 +264,10 @@ static bool is_passing(int result)
 static void receive_arm(rondo_transport *t)
 {
     t->receive.done = receive_done;
+    if (t->kind == READ_PIPE) {
+        engine_read(t->loop->engine, &t->receive, t->fd);
+        return;
+    }
     /* What is there is taken before the kernel polls: of a Unix socket, polled while bytes are there and the peer
      * closes, it would forget the end (transport_watch_end), and a second is long. */
     t->receive.more_to_read |= t->is_unix && t->loop->engine->forgets_unix_ends;
@@ -287,6 +292,8 @@ static void receive_done(struct op *op, const struct completion *completion)
 
 void receive_discard(rondo_transport *t)
 {
+    if (t->kind == WRITE_PIPE)
+        return; /* its watch goes on */
     if (receive_is_direct(t))
         engine_cancel(t->loop->engine, &t->receive); /* into memory that is not ours: not any more */
     else if (!t->receive.in_kernel && !t->eof_seen)
@@ -354,6 +361,8 @@ bool receive_hand_over(rondo_transport *t, rondo_bytes unused)
 
 void receive_free_message(rondo_transport *t)
 {
+    if (t->kind == DATAGRAMS || t->kind == PROCESS)
+        return; /* there is something else */
     if (t->has_message)
         message_free(t->into.message);
     t->has_message = false;
@@ -391,6 +400,29 @@ static void message_done(struct op *op, const struct completion *completion)
     }
 }
 
+/* ---- the writing end of a pipe ------------------------------------------------------------------------------- */
+
+static void reader_gone(struct op *op, const struct completion *completion)
+{
+    rondo_transport *t = transport_of(op);
+    transport_mark(t);
+    if (is_passing(completion->result))
+        return;
+    t->eof_seen = true; /* or it can't be watched */
+    if (completion->result < 0 || transport_is_ending(t))
+        return;
+    transport_fail(t, transport_output_is_sent(t) ? 0 : -EPIPE);
+}
+
+/* Nobody reads any more: otherwise only the next write would tell. Terminals are not asked. */
+static void watch_reader(rondo_transport *t)
+{
+    if (t->receive.in_kernel || t->eof_seen)
+        return;
+    t->receive.done = reader_gone;
+    engine_poll(t->loop->engine, &t->receive, t->fd);
+}
+
 /* ---- all three ------------------------------------------------------------------------------------------- */
 
 struct way {
@@ -398,8 +430,11 @@ struct way {
     done_function *done;
 };
 
+/* Memory of the protocol's own is for sockets: a pipe's bytes are copied there. */
 static struct way way_of(const rondo_transport *t)
 {
+    if (t->kind == READ_PIPE)
+        return (struct way){ receive_arm, receive_done };
     if (t->is_unix && transport_protocol(t)->file_descriptor_received != NULL)
         return (struct way){ message_arm, message_done };
     if (transport_protocol(t)->get_buffer != NULL)
@@ -409,6 +444,10 @@ static struct way way_of(const rondo_transport *t)
 
 void receive_settle(rondo_transport *t)
 {
+    if (t->kind == WRITE_PIPE) {
+        watch_reader(t);
+        return;
+    }
     deliver_what_waits(t);
     if (t->flow != NULL)
         flow_let_go(t);

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "net/datagram.h"
 #include "net/flow.h"
 #include "net/items.h"
 #include "net/producer.h"
@@ -22,11 +23,20 @@ static struct buffers *buffers_of(rondo_transport *t)
 
 bool send_is_allowed(const rondo_transport *t)
 {
+    if (!transport_is_writable(t))
+        return false;
     return (t->state <= HALF_CLOSED && !t->write_eof) || (t->state <= FLUSHING && producer_is_there(t));
+}
+
+size_t transport_unsent_bytes(const rondo_transport *t)
+{
+    return t->kind == DATAGRAMS ? datagrams_unsent_bytes(t) : t->output.size;
 }
 
 bool transport_output_is_sent(const rondo_transport *t)
 {
+    if (t->kind == DATAGRAMS)
+        return datagrams_unsent_bytes(t) == 0;
     /* A descriptor behind which nothing was written has no byte to leave with. */
     const struct item *due = items_due(t);
     return byte_queue_is_empty(&t->output) && (due == NULL || due->kind == ITEM_DESCRIPTOR);
@@ -35,10 +45,15 @@ bool transport_output_is_sent(const rondo_transport *t)
 /* asyncio raises an exception for what only a programming error can be. */
 static void drop_write(rondo_transport *t)
 {
-    if (!t->write_eof || rondo_is_closing(t) || t->misuse_logged)
+    bool is_misuse = (t->write_eof && !rondo_is_closing(t)) || !transport_is_writable(t);
+    if (!is_misuse || t->misuse_logged)
         return;
     t->misuse_logged = true;
-    rondo_log(RONDO_LOG_WARNING, "%s: bytes written after rondo_write_eof are dropped", transport_name(t));
+    rondo_log(RONDO_LOG_WARNING, "%s: bytes %s are dropped", transport_name(t),
+              t->write_eof           ? "written after rondo_write_eof"
+              : t->kind == DATAGRAMS ? "written where datagrams are sent (rondo_sendto)"
+              : t->kind == PROCESS   ? "written to a process and not to its stdin (rondo_get_pipe_transport)"
+                                     : "written to a pipe that is read from");
 }
 
 /* ---- at once --------------------------------------------------------------------------------------------- */
@@ -86,7 +101,9 @@ static size_t send_at_once(rondo_transport *t, rondo_bytes more)
             slices[count++] = (struct iovec){ (char *)more.data, more.size };
         if (count == 0)
             return 0;
-        size_t sent = send_ended(t, engine->sockets->send_now(engine, t->fd, slices, count));
+        int result = t->kind == WRITE_PIPE ? engine->sockets->write_now(engine, t->fd, slices, count)
+                                           : engine->sockets->send_now(engine, t->fd, slices, count);
+        size_t sent = send_ended(t, result);
         output_sent(t, sent, asked);
         if (sent < asked || to_the_end)
             return sent > queued ? sent - queued : 0;
@@ -98,12 +115,12 @@ static size_t send_at_once(rondo_transport *t, rondo_bytes more)
 
 /* pause_writing is the one callback that comes from inside the protocol's own call, so this is the last thing that the
  * call does. */
-static void check_high_water(rondo_transport *t)
+void send_check_high_water(rondo_transport *t)
 {
     if (!t->over_high_water && t->output.size > flow_high_water_bytes(t) &&
         (transport_protocol(t)->pause_writing != NULL || producer_is_there(t)))
         send_at_once(t, (rondo_bytes){ 0 });
-    if (t->over_high_water || t->output.size <= flow_high_water_bytes(t) || transport_is_ending(t))
+    if (t->over_high_water || transport_unsent_bytes(t) <= flow_high_water_bytes(t) || transport_is_ending(t))
         return;
     t->over_high_water = true;
     if (transport_protocol(t)->pause_writing != NULL)
@@ -112,9 +129,9 @@ static void check_high_water(rondo_transport *t)
         producer_pause(t);
 }
 
-static void check_low_water(rondo_transport *t)
+void send_check_low_water(rondo_transport *t)
 {
-    if (!t->over_high_water || t->output.size > flow_low_water_bytes(t))
+    if (!t->over_high_water || transport_unsent_bytes(t) > flow_low_water_bytes(t))
         return;
     t->over_high_water = false;
     if (transport_protocol(t)->pause_writing != NULL && transport_protocol(t)->resume_writing != NULL)
@@ -138,7 +155,7 @@ int rondo_set_write_buffer_limits(rondo_transport *t, size_t high_bytes, size_t 
         return -ENOMEM;
     transport_mark(t); /* resume_writing comes from the loop */
     if (!transport_is_ending(t))
-        check_high_water(t);
+        send_check_high_water(t);
     return 0;
 }
 
@@ -150,7 +167,7 @@ void rondo_get_write_buffer_limits(const rondo_transport *t, size_t *low_bytes, 
 
 size_t rondo_get_write_buffer_size(const rondo_transport *t)
 {
-    return t->output.size;
+    return transport_unsent_bytes(t);
 }
 
 /* ---- queueing ------------------------------------------------------------------------------------------- */
@@ -177,7 +194,7 @@ static void queued(rondo_transport *t, bool has_memory)
     transport_mark(t);
     producer_wrote(t);
     if (has_memory) {
-        check_high_water(t);
+        send_check_high_water(t);
         return;
     }
     rondo_log(RONDO_LOG_ERROR, "%s: no memory for bytes to be sent: connection ended", transport_name(t));
@@ -237,8 +254,7 @@ void rondo_writelines(rondo_transport *t, const rondo_bytes *lines, size_t count
 
 bool rondo_can_write_eof(const rondo_transport *t)
 {
-    (void)t;
-    return true; /* of every stream there is today; TLS can't */
+    return t->kind == STREAM || t->kind == WRITE_PIPE; /* TLS can't */
 }
 
 void rondo_write_eof(rondo_transport *t)
@@ -246,6 +262,10 @@ void rondo_write_eof(rondo_transport *t)
     assert(loop_is_here(t->loop));
     if (!send_is_allowed(t))
         return;
+    if (t->kind == WRITE_PIPE) {
+        rondo_close(t);
+        return;
+    }
     t->write_eof = true;
     transport_mark(t);
 }
@@ -298,6 +318,14 @@ static bool nobody_waits(const rondo_transport *t)
            t->send_size == t->output.size && t->items == NULL;
 }
 
+void send_issue(rondo_transport *t, const struct iovec *slices, unsigned count, enum send_way way)
+{
+    if (t->kind == WRITE_PIPE)
+        engine_write(t->loop->engine, &t->send, t->fd, slices, count, way);
+    else
+        engine_send(t->loop->engine, &t->send, t->fd, slices, count, way);
+}
+
 static void send_arm(rondo_transport *t)
 {
     struct iovec slices[ENGINE_SEND_SLICES_MAX];
@@ -307,12 +335,12 @@ static void send_arm(rondo_transport *t)
     enum send_way way = t->send_waits ? SEND_WAITS : nobody_waits(t) ? SEND_QUIETLY : SEND_NOW;
     if (way == SEND_QUIETLY)
         transport_is_active(t);
-    engine_send(t->loop->engine, &t->send, t->fd, slices, count, way);
+    send_issue(t, slices, count, way);
 }
 
 void send_settle(rondo_transport *t)
 {
-    check_low_water(t);
+    send_check_low_water(t);
     if (transport_is_ending(t))
         return;
     if (t->send.in_kernel) {

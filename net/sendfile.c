@@ -45,6 +45,8 @@ int rondo_sendfile(rondo_transport *t, int fd, uint64_t offset, uint64_t count,
                    void (*sent)(rondo_transport *t, int64_t nbytes))
 {
     assert(loop_is_here(t->loop));
+    if (!transport_is_writable(t))
+        return -ENOTSUP;
     if (!send_is_allowed(t))
         return -EPIPE;
     if (count == 0 || offset > INT64_MAX || descriptor_waits_for_a_byte(t))
@@ -117,7 +119,7 @@ static void chunk_arm(rondo_transport *t, const struct item *file)
 {
     struct iovec rest = { file->chunk + file->chunk_sent, file->chunk_bytes - file->chunk_sent };
     t->send.done = chunk_done;
-    engine_send(t->loop->engine, &t->send, t->fd, &rest, 1, t->send_waits ? SEND_WAITS : SEND_NOW);
+    send_issue(t, &rest, 1, t->send_waits ? SEND_WAITS : SEND_NOW);
 }
 
 static void chunk_done(struct op *op, const struct completion *completion)

@@ -76,10 +76,11 @@ static rondo_server *open_server(struct service *service, const rondo_server_opt
     server->build_protocol = options->build_protocol;
     server->context = options->context;
     server->addresses = addresses;
-    server->listener_count = server->listeners_open = addresses->count;
+    server->listener_count = addresses->count;
     for (unsigned i = 0; i < addresses->count; i++) {
         struct address *address = &addresses->at[i];
         listener_init(&server->listeners[i], server, address, address_take(address, shard));
+        server->listeners_open += server->listeners[i].state != LISTENER_CLOSED;
     }
     list_init(&server->waiting);
     list_push(&service->servers, &server->in_service);
@@ -94,7 +95,7 @@ const rondo_protocol *server_build_protocol(rondo_server *server, int fd)
     struct engine *engine = server->service->loop->engine;
     if (server->build_protocol == NULL)
         return server->protocol;
-    if (engine->sockets->name(engine, fd, true, &peer, &size) < 0)
+    if (fd < 0 || engine->sockets->name(engine, fd, true, &peer, &size) < 0)
         peer.ss_family = AF_UNSPEC;
     const rondo_protocol *protocol = server->build_protocol(server, (const struct sockaddr *)&peer);
     return protocol != NULL && check_protocol(protocol) == 0 ? protocol : NULL;
@@ -187,9 +188,13 @@ static void settle(rondo_server *server)
 
 static void client_lost(struct transport_owner *owner, rondo_transport *t, int error)
 {
-    (void)t;
+    rondo_server *server = rondo_container_of(owner, rondo_server, owner);
     (void)error;
-    settle(rondo_container_of(owner, rondo_server, owner));
+    for (unsigned i = 0; t->kind == DATAGRAMS && i < server->listener_count; i++) {
+        if (server->listeners[i].endpoint == t)
+            listener_lost(&server->listeners[i]);
+    }
+    settle(server);
 }
 
 void server_listener_closed(rondo_server *server)
@@ -297,7 +302,7 @@ unsigned rondo_server_sockets(const rondo_server *server, int *fds, unsigned cou
     if (server->state == SERVER_CLOSED)
         return 0;
     for (unsigned i = 0; i < count && i < server->listener_count; i++)
-        fds[i] = server->listeners[i].fd;
+        fds[i] = server->listeners[i].fd; /* -1: another shard's */
     return server->listener_count;
 }
 

@@ -34,14 +34,17 @@
 #include "net/transport.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 
 #include "core/memory.h"
+#include "net/datagram.h"
 #include "net/flow.h"
 #include "net/items.h"
 #include "net/message.h"
 #include "net/producer.h"
+#include "net/subprocess.h"
 
 /* What an idle connection weighs, with the next class of the allocator: 192. More is made on demand: struct flow, struct
  * watch, struct later_state, items, a message. perf/memory measures it. */
@@ -118,9 +121,9 @@ void transport_watch_end(rondo_transport *t)
 }
 
 /* --max-connections is about those that come in. */
-static bool counts(const struct transport_owner *owner)
+static bool counts(enum transport_kind kind, const struct transport_owner *owner)
 {
-    return owner == NULL || owner->is_server;
+    return kind == STREAM && (owner == NULL || owner->is_server);
 }
 
 static void make(rondo_transport *t)
@@ -130,7 +133,7 @@ static void make(rondo_transport *t)
         transport_protocol(t)->connection_made(t);
     if (!service_of(t->loop)->draining)
         return;
-    t->loop->drained.late++;
+    t->loop->drained.late += t->kind == STREAM;
     transport_drain(t);
     t->was_busy = true;
 }
@@ -146,12 +149,13 @@ static rondo_transport *new_transport(struct service *service, const struct tran
     t->self = &t->first_state;
     t->first_state.t = t;
     t->first_state.protocol = start->protocol;
+    t->kind = (uint8_t)start->kind;
     t->fd = start->fd;
     t->is_unix = start->family == AF_UNIX;
     t->receive.more_to_read = start->has_bytes;
     t->since_ms = (uint32_t)rondo_time_ms(t->loop);
     bool is_watched = service->settings->idle_timeout_ms > 0 || may_miss_its_end(t);
-    if (is_watched && !watch_make(t)) {
+    if (t->kind == STREAM && is_watched && !watch_make(t)) {
         memory_free(t);
         return NULL;
     }
@@ -164,7 +168,7 @@ rondo_transport *transport_open(struct service *service, const struct transport_
     if (t == NULL) {
         rondo_log(RONDO_LOG_ERROR, "no memory for a connection of %zu bytes: closed",
                   sizeof *t + start->protocol->size);
-        if (counts(start->owner))
+        if (counts(start->kind, start->owner))
             service_forget(service);
         if (!start->keeps_fd)
             engine_close_now(service->loop->engine, start->fd);
@@ -174,8 +178,8 @@ rondo_transport *transport_open(struct service *service, const struct transport_
     if (t->owner != NULL)
         t->owner->connections++;
     t->loop->users++;
-    t->loop->traffic.connections_accepted++;
-    t->loop->traffic.connections_open++;
+    t->loop->traffic.connections_accepted += t->kind == STREAM;
+    t->loop->traffic.connections_open += t->kind == STREAM;
     if (t->watch != NULL)
         watch_start(t->watch);
     transport_mark(t);
@@ -229,6 +233,53 @@ static void drop_error(rondo_transport *t)
     t->error_waits = false;
 }
 
+/* ---- by kind -------------------------------------------------------------------------------------------- */
+
+static void settle_both_ways(rondo_transport *t)
+{
+    switch ((enum transport_kind)t->kind) {
+    case STREAM:
+    case READ_PIPE:
+    case WRITE_PIPE:
+        send_settle(t);
+        receive_settle(t);
+        return;
+    case DATAGRAMS:
+        datagrams_settle(t);
+        return;
+    case PROCESS:
+        process_settle(t);
+        return;
+    }
+}
+
+/* All that was written is sent, and nobody writes more; or that is under way. */
+static bool is_flushed(rondo_transport *t)
+{
+    flow_drop_waiting(t); /* nobody will take it */
+    switch ((enum transport_kind)t->kind) {
+    case DATAGRAMS:
+        return datagrams_are_flushed(t);
+    case PROCESS:
+        return process_is_over(t);
+    default:
+        send_settle(t);
+    }
+    bool waits = t->state == FLUSHING && (!transport_output_is_sent(t) || producer_is_there(t));
+    if (waits)
+        receive_discard(t);
+    return !waits;
+}
+
+/* Its sends and its children are no more. */
+static void free_what_it_carries(rondo_transport *t)
+{
+    if (t->kind == DATAGRAMS)
+        datagrams_free(t);
+    else if (t->kind == PROCESS)
+        process_free(t);
+}
+
 /* The only place where a transport moves on. */
 static void settle(rondo_transport *t)
 {
@@ -238,16 +289,11 @@ static void settle(rondo_transport *t)
     switch (t->state) {
     case OPEN:
     case HALF_CLOSED:
-        send_settle(t);
-        receive_settle(t);
+        settle_both_ways(t);
         return;
     case FLUSHING:
-        flow_drop_waiting(t); /* nobody will take it */
-        send_settle(t);
-        if (t->state == FLUSHING && (!transport_output_is_sent(t) || producer_is_there(t))) {
-            receive_discard(t);
+        if (!is_flushed(t))
             return;
-        }
         t->state = JOINING;
         drop_error(t);
         join(t);
@@ -266,7 +312,7 @@ static void settle(rondo_transport *t)
 
 static bool ends_in_order(const rondo_transport *t)
 {
-    return !t->reset && (t->error == 0 || t->error == -ETIMEDOUT) && !t->eof_seen;
+    return t->kind == STREAM && !t->reset && (t->error == 0 || t->error == -ETIMEDOUT) && !t->eof_seen;
 }
 
 /* Wait until the kernel holds nothing that the protocol, or the output, owns; each *_done leads back here. */
@@ -277,6 +323,8 @@ static void join(rondo_transport *t)
     if (!throws_away)
         engine_cancel(t->loop->engine, &t->receive);
     if (t->send.in_kernel || (t->receive.in_kernel && !throws_away))
+        return;
+    if (t->kind == DATAGRAMS && !datagrams_are_back(t))
         return;
     lose(t);
     if (ends_in_order(t)) {
@@ -292,7 +340,7 @@ static void count_drained(const rondo_transport *t)
 {
     const struct service *service = service_of(t->loop);
     struct drained *drained = &t->loop->drained;
-    if (service->draining)
+    if (service->draining && t->kind == STREAM)
         ++*(service->aborting ? &drained->aborted : t->was_busy ? &drained->busy : &drained->idle);
 }
 
@@ -307,14 +355,15 @@ static void lose(rondo_transport *t)
     byte_queue_clear(&t->output, segments_of(t));
     flow_drop_waiting(t);
     watch_end(t);
-    t->loop->traffic.connections_open--;
-    t->loop->traffic.connections_lost++;
-    if (counts(t->owner))
+    t->loop->traffic.connections_open -= t->kind == STREAM;
+    t->loop->traffic.connections_lost += t->kind == STREAM;
+    if (counts(t->kind, t->owner))
         service_forget(service_of(t->loop));
     if (t->error < 0 && rondo_log_enabled(RONDO_LOG_DEBUG)) /* strerror looks for a translation */
         rondo_log(RONDO_LOG_DEBUG, "%s: connection lost: %s", transport_name(t), strerror(-t->error));
     if (transport_protocol(t)->connection_lost != NULL)
         transport_protocol(t)->connection_lost(t, t->error);
+    free_what_it_carries(t);
     flow_free(t);
     free_replaced_states(t);
     release(t->self);
@@ -391,8 +440,10 @@ static void close_arm(rondo_transport *t)
     engine_cancel(t->loop->engine, &t->receive);
     if (t->receive.in_kernel || t->send.in_kernel)
         return;
-    if (t->reset)
+    if (t->reset && t->kind == STREAM)
         t->loop->engine->sockets->reset_at_close(t->loop->engine, t->fd);
+    if (t->restores_blocking)
+        fcntl(t->fd, F_SETFL, fcntl(t->fd, F_GETFL) & ~O_NONBLOCK);
     t->send.done = close_done;
     engine_close_fd(t->loop->engine, &t->send, t->fd);
     bool ends_the_loop = t->loop->shard == NULL || service_of(t->loop)->draining;
@@ -489,7 +540,7 @@ void transport_fail(rondo_transport *t, int error)
     if (transport_is_ending(t))
         return;
     t->state = JOINING;
-    t->error = error;
+    t->error = (int16_t)error;
     t->error_waits = false;
     if (error < 0 && !transport_output_is_sent(t))
         t->reset = true; /* an EOF in order would tell the peer that it has got all */
@@ -498,6 +549,10 @@ void transport_fail(rondo_transport *t, int error)
 
 void transport_cancel(rondo_transport *t)
 {
+    if (t->kind == PROCESS) {
+        process_cancel(t);
+        return;
+    }
     t->reset = true;
     if (t->state == CLOSING)
         return; /* it is freed when the kernel says so, and may not be marked then */
@@ -509,9 +564,9 @@ void transport_cancel(rondo_transport *t)
 
 void transport_drained(rondo_transport *t)
 {
-    if (transport_protocol(t)->_drained != NULL)
-        transport_protocol(t)->_drained(t);
-    else
+    if (transport_protocol(t)->drained != NULL)
+        transport_protocol(t)->drained(t);
+    else if (t->kind != PROCESS)
         rondo_close(t);
 }
 
@@ -525,6 +580,14 @@ void transport_drain(rondo_transport *t)
     if (t->state != OPEN)
         return;
     t->draining = true;
+    if (t->kind == DATAGRAMS) {
+        datagrams_drain(t);
+        return;
+    }
+    if (t->kind == WRITE_PIPE || t->kind == PROCESS) {
+        transport_drained(t);
+        return;
+    }
     size_t unread = t->loop->engine->sockets->unread(t->loop->engine, t->fd) + receive_waiting_bytes(t);
     t->drain_bytes = unread < UINT32_MAX ? (uint32_t)unread : UINT32_MAX;
     t->was_busy |= t->drain_bytes > 0;
@@ -532,7 +595,7 @@ void transport_drain(rondo_transport *t)
         return;
     /* A connection just made, by a client whose request is still on its way: it gets a moment more. */
     uint32_t age_ms = (uint32_t)rondo_time_ms(t->loop) - t->since_ms;
-    if (t->heard || age_ms >= NEWCOMER_MS || !watch_make(t))
+    if (t->kind != STREAM || t->heard || age_ms >= NEWCOMER_MS || !watch_make(t))
         transport_drained(t);
     else
         rondo_call_later(t->loop, &t->watch->timer, NEWCOMER_MS - age_ms, timer_expired);
@@ -580,6 +643,8 @@ void rondo_close(rondo_transport *t)
         return;
     t->state = FLUSHING;
     transport_mark(t);
+    if (t->kind == PROCESS)
+        process_kill(t);
 }
 
 void rondo_abort(rondo_transport *t)
@@ -587,6 +652,10 @@ void rondo_abort(rondo_transport *t)
     assert(loop_is_here(t->loop));
     if (transport_is_ending(t))
         return;
+    if (t->kind == PROCESS) {
+        rondo_close(t);
+        return;
+    }
     t->reset = true;
     transport_fail(t, 0);
 }

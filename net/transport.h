@@ -1,4 +1,4 @@
-/* The stream transport, from inside. Its life is told at the top of net/transport.c. */
+/* The transport, from inside. Its life is told at the top of net/transport.c. */
 #ifndef RONDO_NET_TRANSPORT_H
 #define RONDO_NET_TRANSPORT_H
 
@@ -32,6 +32,15 @@ struct watch {
     rondo_timer timer;
     rondo_transport *t;
     uint64_t active_ms; /* when a byte last went in or out */
+};
+
+/* What it carries, and what stands behind t->fd. */
+enum transport_kind {
+    STREAM,     /* a connected socket */
+    READ_PIPE,  /* as a stream, in one direction: a pipe, a FIFO, a socket, a terminal */
+    WRITE_PIPE, /* as a stream, in the other */
+    DATAGRAMS,  /* a socket for datagrams: net/datagram.c */
+    PROCESS,    /* a child, by its pidfd: net/subprocess.c */
 };
 
 enum transport_state { OPEN, HALF_CLOSED, FLUSHING, JOINING, LINGERING, CLOSING };
@@ -70,7 +79,9 @@ struct rondo_transport {
     bool is_wide : 1;       /* its receive window has been widened */
     unsigned stalls : 3;    /* lingering: looks, one after another, at which the peer had taken nothing */
 
-    int error; /* for connection_lost */
+    int16_t error;              /* for connection_lost */
+    uint8_t kind;               /* enum transport_kind */
+    bool restores_blocking : 1; /* others have the descriptor, too, and shall find it as it was */
 
     struct op receive, send; /* send: also what reads a file to be sent, and in the end the close */
 
@@ -80,6 +91,8 @@ struct rondo_transport {
     union {
         void *memory;            /* get_buffer's, from arming until it is delivered */
         struct message *message; /* bytes with descriptors, for a protocol that takes these */
+        struct datagrams *datagrams;
+        struct process *process;
     } into;
 
     union {
@@ -101,18 +114,19 @@ struct transport_owner {
     void (*lost)(struct transport_owner *owner, rondo_transport *t, int error);
 };
 
-/* A connected socket that shall be a transport. */
+/* A connected socket, or something else, that shall be a transport. */
 struct transport_start {
     struct transport_owner *owner; /* or NULL */
     const rondo_protocol *protocol;
+    enum transport_kind kind;
     int fd;
-    int family;     /* AF_UNIX, AF_INET, AF_INET6 */
+    int family;     /* of a socket: AF_UNIX, AF_INET, AF_INET6; else AF_UNSPEC */
     bool later;     /* connection_made comes from the loop, not from inside this call */
     bool has_bytes; /* most likely: it was accepted when they came */
     bool keeps_fd;  /* without memory for a transport the descriptor stays the caller's */
 };
 
-/* Begin a connection, one that service_admit has counted unless a connector owns it: calls connection_made. Its
+/* Begin a connection; a stream is one that service_admit has counted unless a connector owns it: calls connection_made. Its
  * descriptor is the transport's from here on, also when there is no memory for one: then it is closed, the reason
  * logged, and NULL returned.
  * Thread: the loop of the service, for all of these. */
@@ -148,6 +162,20 @@ static inline void transport_is_active(rondo_transport *t)
  * (CVE-2026-23473; of Unix sockets also where that is mended, seen on 6.18): so where that may be, the transport looks
  * for itself, once, when nothing has come for a second. */
 void transport_watch_end(rondo_transport *t);
+
+static inline bool transport_is_pipe(const rondo_transport *t)
+{
+    return t->kind == READ_PIPE || t->kind == WRITE_PIPE;
+}
+
+/* May bytes be written to this kind of it, and be read from it? */
+static inline bool transport_is_writable(const rondo_transport *t)
+{
+    return t->kind == STREAM || t->kind == WRITE_PIPE;
+}
+
+/* Bytes that were written, or datagrams' bytes that were sent, and the kernel hasn't taken yet. */
+size_t transport_unsent_bytes(const rondo_transport *t);
 
 /* All that was written has been handed to the kernel. */
 bool transport_output_is_sent(const rondo_transport *t);
@@ -197,8 +225,14 @@ size_t receive_waiting_bytes(const rondo_transport *t);
  * must not. */
 bool receive_hand_over(rondo_transport *t, rondo_bytes unused);
 
+/* What was written, or sent, has grown, or has shrunk. The first is the last thing that a call does. */
+void send_check_high_water(rondo_transport *t);
+void send_check_low_water(rondo_transport *t);
+
 /* May it be written to? */
 bool send_is_allowed(const rondo_transport *t);
+/* Send, or write. */
+void send_issue(rondo_transport *t, const struct iovec *slices, unsigned count, enum send_way way);
 /* Issue the send, or the half-close, that is due. */
 void send_settle(rondo_transport *t);
 void send_half_close(rondo_transport *t);

@@ -17,6 +17,10 @@
 #define DIGITS  "0123456789"
 #define EXAMPLE "write tcp://127.0.0.1:7777"
 
+static const char *const schemes[] = {
+    [URL_TCP] = "tcp", [URL_UDP] = "udp", [URL_UNIX] = "unix", [URL_UNIXGRAM] = "unixgram", [URL_FD] = "fd",
+};
+
 __attribute__((format(printf, 2, 3))) static int refuse(char why[URL_WHY_BYTES], const char *format, ...)
 {
     va_list arguments;
@@ -29,8 +33,7 @@ __attribute__((format(printf, 2, 3))) static int refuse(char why[URL_WHY_BYTES],
 /* Move *text behind "tcp://". */
 static int parse_scheme(const char **text, struct url *url, char why[URL_WHY_BYTES])
 {
-    static const char *const schemes[] = { [URL_TCP] = "tcp", [URL_UNIX] = "unix", [URL_FD] = "fd" };
-    static const char *const planned[] = { "udp", "tls" };
+    static const char *const planned[] = { "tls" };
     size_t size = strspn(*text, LETTERS DIGITS "+-.");
     const char *scheme = *text;
 
@@ -45,12 +48,13 @@ static int parse_scheme(const char **text, struct url *url, char why[URL_WHY_BYT
     }
     for (size_t i = 0; i < sizeof planned / sizeof planned[0]; i++) {
         if (size == strlen(planned[i]) && strncmp(scheme, planned[i], size) == 0)
-            return refuse(why, "'%s' is not in this version of rondo: tcp, unix and fd are", planned[i]);
+            return refuse(why, "'%s' is not in this version of rondo: tcp, udp, unix, unixgram and fd are",
+                          planned[i]);
     }
     return refuse(why, "there is no scheme '%.*s': " EXAMPLE, (int)(size < 32 ? size : 32), scheme);
 }
 
-/* ---- tcp ------------------------------------------------------------------------------------------------ */
+/* ---- tcp and udp ------------------------------------------------------------------------------------------- */
 
 static int copy_host(struct url *url, const char *host, size_t size, char why[URL_WHY_BYTES])
 {
@@ -115,10 +119,12 @@ static int parse_bracketed_host(const char **text, struct url *url, char why[URL
     const char *host = *text + 1;
     size_t size = strcspn(host, "]/?#");
     if (host[size] != ']')
-        return refuse(why, "the bracket before the IPv6 address is not closed: write tcp://[::1]:7777");
+        return refuse(why, "the bracket before the IPv6 address is not closed: write %s://[::1]:7777",
+                      schemes[url->scheme]);
     *text = host + size + 1;
     if (strchr(":/?#", **text) == NULL) /* its end is found, too */
-        return refuse(why, "the bracket is followed by ':' and the port: write tcp://[::1]:7777");
+        return refuse(why, "the bracket is followed by ':' and the port: write %s://[::1]:7777",
+                      schemes[url->scheme]);
     int error = copy_host(url, host, size, why);
     return error != 0 ? error : check_ipv6(url->host, why);
 }
@@ -132,7 +138,8 @@ static int parse_host(const char **text, struct url *url, char why[URL_WHY_BYTES
     const char *host = *text;
     size_t size = strcspn(host, ":/?#");
     if (host[size] == ':' && host[size + 1 + strcspn(host + size + 1, ":/?#")] == ':')
-        return refuse(why, "a host with a ':' is an IPv6 address, in brackets: write tcp://[::1]:7777");
+        return refuse(why, "a host with a ':' is an IPv6 address, in brackets: write %s://[::1]:7777",
+                      schemes[url->scheme]);
     *text = host + size;
     int error = copy_host(url, host, size, why);
     return error != 0 ? error : check_name(url->host, why);
@@ -144,7 +151,8 @@ static int parse_port(const char **text, struct url *url, char why[URL_WHY_BYTES
     const char *digits = *text + (**text == ':');
     size_t size = strcspn(digits, "/?#");
     if (**text != ':' || size == 0)
-        return refuse(why, "there is no port after the host: " EXAMPLE);
+        return refuse(why, "there is no port after the host: write %s://127.0.0.1:7777",
+                      schemes[url->scheme]);
     if (strspn(digits, DIGITS) != size)
         return refuse(why, "the port is not a decimal number");
 
@@ -169,12 +177,14 @@ static int refuse_rest(const char *text, const char *what, const char *have, cha
     return refuse(why, "nothing may follow the %s", what);
 }
 
-static int parse_tcp(const char *text, struct url *url, char why[URL_WHY_BYTES])
+static int parse_host_and_port(const char *text, struct url *url, char why[URL_WHY_BYTES])
 {
     int error = parse_host(&text, url, why);
     if (error == 0)
         error = parse_port(&text, url, why);
-    return error == 0 && *text != '\0' ? refuse_rest(text, "port", "tcp has none", why) : error;
+    if (error != 0 || *text == '\0')
+        return error;
+    return refuse_rest(text, "port", url->scheme == URL_UDP ? "udp has none" : "tcp has none", why);
 }
 
 /* ---- unix ----------------------------------------------------------------------------------------------- */
@@ -279,13 +289,20 @@ int url_parse(const char *text, struct url *url, char why[URL_WHY_BYTES])
         return error;
     switch (url->scheme) {
     case URL_UNIX:
+    case URL_UNIXGRAM:
         return parse_unix(text, url, why);
     case URL_FD:
         return parse_fd(text, url, why);
     case URL_TCP:
+    case URL_UDP:
         break;
     }
-    return parse_tcp(text, url, why);
+    return parse_host_and_port(text, url, why);
+}
+
+bool url_is_of_datagrams(const struct url *url)
+{
+    return url->scheme == URL_UDP || url->scheme == URL_UNIXGRAM;
 }
 
 /* ---- addresses ------------------------------------------------------------------------------------------ */
@@ -318,7 +335,7 @@ int url_look_up(const struct url *url, int flags, struct url_addresses *addresse
     addresses->count = 0;
     if (url->scheme == URL_FD)
         return refuse(why, "a descriptor is no address: fd:// is for who listens");
-    if (url->scheme == URL_UNIX)
+    if (url->scheme == URL_UNIX || url->scheme == URL_UNIXGRAM)
         return url_addresses_put(addresses, &url->local);
     snprintf(port, sizeof port, "%u", url->port);
     int gai_error = getaddrinfo(url->host, port, &hints, &found);
@@ -359,7 +376,7 @@ static int resolve_localhost(uint16_t port, struct url_addresses *addresses)
 
 int url_resolve_now(const struct url *url, struct url_addresses *addresses, char why[URL_WHY_BYTES])
 {
-    if (url->scheme == URL_TCP && strcasecmp(url->host, "localhost") == 0)
+    if (strcasecmp(url->host, "localhost") == 0)
         return resolve_localhost(url->port, addresses);
     int error = url_look_up(url, AI_PASSIVE | AI_NUMERICHOST, addresses, why);
     if (error != -ENOENT || strchr(url->host, ':') != NULL)
@@ -420,14 +437,14 @@ uint16_t *url_port_of(struct url_address *address)
 
 /* ---- back to text --------------------------------------------------------------------------------------- */
 
-static void format_unix(const struct url_address *address, char text[URL_TEXT_BYTES])
+static void format_unix(const struct url_address *address, const char *scheme, char text[URL_TEXT_BYTES])
 {
     const char *path = address->local.sun_path;
     size_t size = address->size > PATH_AT ? address->size - PATH_AT : 0;
     bool is_abstract = size > 0 && path[0] == '\0';
     size = is_abstract ? size - 1 : strnlen(path, size);
     path += is_abstract;
-    char *end = stpcpy(text, is_abstract ? "unix://@" : "unix://");
+    char *end = stpcpy(stpcpy(text, scheme), is_abstract ? "://@" : "://");
     for (size_t i = 0; i < size; i++) {
         unsigned char byte = (unsigned char)path[i];
         bool is_plain = byte > ' ' && byte <= '~' && strchr("%?#", byte) == NULL;
@@ -435,7 +452,7 @@ static void format_unix(const struct url_address *address, char text[URL_TEXT_BY
     }
 }
 
-static void format_ipv6(const struct sockaddr_in6 *address, char text[URL_TEXT_BYTES])
+static void format_ipv6(const struct sockaddr_in6 *address, const char *scheme, char text[URL_TEXT_BYTES])
 {
     char host[INET6_ADDRSTRLEN], interface[IF_NAMESIZE + 1] = "";
     uint32_t index = address->sin6_scope_id;
@@ -445,24 +462,35 @@ static void format_ipv6(const struct sockaddr_in6 *address, char text[URL_TEXT_B
             snprintf(interface + 1, sizeof interface - 1, "%u", index);
     }
     inet_ntop(AF_INET6, &address->sin6_addr, host, sizeof host);
-    snprintf(text, URL_TEXT_BYTES, "tcp://[%s%s]:%u", host, interface, ntohs(address->sin6_port));
+    snprintf(text, URL_TEXT_BYTES, "%s://[%s%s]:%u", scheme, host, interface, ntohs(address->sin6_port));
 }
 
-void url_format_address(const struct url_address *address, char text[URL_TEXT_BYTES])
+static void format(const struct url_address *address, enum url_scheme internet, enum url_scheme local,
+                   char text[URL_TEXT_BYTES])
 {
     char host[INET_ADDRSTRLEN];
     switch (address->any.sa_family) {
     case AF_UNIX:
-        format_unix(address, text);
+        format_unix(address, schemes[local], text);
         return;
     case AF_INET6:
-        format_ipv6(&address->v6, text);
+        format_ipv6(&address->v6, schemes[internet], text);
         return;
     default:
         inet_ntop(AF_INET, &address->v4.sin_addr, host, sizeof host);
-        snprintf(text, URL_TEXT_BYTES, "tcp://%s:%u", host, ntohs(address->v4.sin_port));
+        snprintf(text, URL_TEXT_BYTES, "%s://%s:%u", schemes[internet], host, ntohs(address->v4.sin_port));
         return;
     }
+}
+
+void url_format_address(const struct url_address *address, char text[URL_TEXT_BYTES])
+{
+    format(address, URL_TCP, URL_UNIX, text);
+}
+
+void url_format_datagrams(const struct url_address *address, char text[URL_TEXT_BYTES])
+{
+    format(address, URL_UDP, URL_UNIXGRAM, text);
 }
 
 void url_format(const struct sockaddr *address, char text[URL_TEXT_BYTES])

@@ -1,8 +1,10 @@
 /* Endpoint URLs:
  *
  *   tcp://host:port          host is a name, 127.0.0.1, [::1] or [fe80::1%eth0]
+ *   udp://host:port
  *   unix:///path?mode=0660   a socket file, by its absolute path; the mode is for who listens
  *   unix://@name             an abstract name, which no file holds
+ *   unixgram:///path, unixgram://@name    the same for datagrams
  *   fd://3                   a listening socket that the process was given
  *
  * In a path and in an abstract name %XX is the byte of that number: so '?', '#' and '%' are written, and what can't be
@@ -16,13 +18,14 @@
 #define RONDO_NET_URL_H
 
 #include <netinet/in.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
 #define URL_HOST_BYTES    256 /* the longest host, 255, and its NUL */
 #define URL_PATH_BYTES    107 /* the longest path, and the longest abstract name, without NUL or '@' */
-#define URL_TEXT_BYTES    336 /* of the longest address: unix://@ and a name of %XX only */
+#define URL_TEXT_BYTES    340 /* of the longest address: unixgram://@ and a name of %XX only */
 #define URL_WHY_BYTES     384 /* a host, and what is said about it */
 #define URL_ADDRESSES_MAX 16
 
@@ -37,18 +40,21 @@ struct url_address {
     };
 };
 
-enum url_scheme { URL_TCP, URL_UNIX, URL_FD };
+enum url_scheme { URL_TCP, URL_UDP, URL_UNIX, URL_UNIXGRAM, URL_FD };
 
 #define URL_NO_MODE (-1)
 
 struct url {
     enum url_scheme scheme;
-    char host[URL_HOST_BYTES]; /* URL_TCP: without brackets */
-    uint16_t port;             /* URL_TCP */
-    struct url_address local;  /* URL_UNIX */
-    int mode;                  /* URL_UNIX: permission bits, or URL_NO_MODE */
+    char host[URL_HOST_BYTES]; /* of TCP and UDP: without brackets */
+    uint16_t port;             /* of TCP and UDP */
+    struct url_address local;  /* of Unix sockets */
+    int mode;                  /* of Unix sockets: permission bits, or URL_NO_MODE */
     int fd;                    /* URL_FD */
 };
+
+/* udp and unixgram. */
+bool url_is_of_datagrams(const struct url *url);
 
 struct url_addresses {
     struct url_address at[URL_ADDRESSES_MAX];
@@ -87,6 +93,8 @@ int url_addresses_put(struct url_addresses *addresses, const struct url_address 
 void url_format(const struct sockaddr *address, char text[URL_TEXT_BYTES]);
 /* Likewise any; of a Unix one: "unix:///run/rondo.sock", "unix://@rondo". */
 void url_format_address(const struct url_address *address, char text[URL_TEXT_BYTES]);
+/* Of a socket for datagrams: "udp://127.0.0.1:7777", "unixgram://@rondo". */
+void url_format_datagrams(const struct url_address *address, char text[URL_TEXT_BYTES]);
 
 /* Is this an address with a port? Then a pointer to it, else NULL. */
 uint16_t *url_port_of(struct url_address *address);

@@ -45,7 +45,7 @@ static const rondo_protocol opened = {
     .pause_writing = rondo__stream_pause_writing,
     .resume_writing = rondo__stream_resume_writing,
     .connection_lost = rondo__stream_connection_lost,
-    ._drained = rondo__stream_drained,
+    .drained = rondo__stream_drained,
     ._unused = rondo__stream_unused,
     ._release = rondo__stream_release,
 };

@@ -129,9 +129,29 @@ Test(url, an_unknown_scheme_is_refused)
 
 Test(url, a_scheme_of_another_version_is_refused)
 {
-    assert_refused("udp://127.0.0.1:53", "'udp' is not in this version of rondo: tcp, unix and fd are");
     assert_refused("tls://127.0.0.1:443?cert=c&key=k",
-                   "'tls' is not in this version of rondo: tcp, unix and fd are");
+                   "'tls' is not in this version of rondo: tcp, udp, unix, unixgram and fd are");
+}
+
+Test(url, addresses_of_datagrams_are_as_those_of_streams)
+{
+    struct url url = parse("udp://[::1]:53");
+    cr_assert(eq(int, url.scheme, URL_UDP));
+    cr_assert(eq(str, url.host, "::1"));
+    cr_assert(eq(u16, url.port, 53));
+    cr_assert(url_is_of_datagrams(&url));
+    url = parse("unixgram:///run/log.sock?mode=0620");
+    cr_assert(eq(int, url.scheme, URL_UNIXGRAM));
+    cr_assert(eq(str, url.local.local.sun_path, "/run/log.sock"));
+    cr_assert(eq(int, url.mode, 0620));
+    cr_assert(url_is_of_datagrams(&url));
+    url = parse("tcp://127.0.0.1:1");
+    cr_assert_not(url_is_of_datagrams(&url));
+    assert_refused("udp://127.0.0.1", "there is no port after the host: write udp://127.0.0.1:7777");
+    assert_refused("udp://::1:7",
+                   "a host with a ':' is an IPv6 address, in brackets: write udp://[::1]:7777");
+    assert_refused("udp://127.0.0.1:7?x=y", "there is no option 'x': udp has none");
+    assert_refused("udps://127.0.0.1:7", "there is no scheme 'udps': write tcp://127.0.0.1:7777");
 }
 
 Test(url, an_empty_host_is_refused)

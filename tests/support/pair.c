@@ -151,7 +151,7 @@ const rondo_protocol recording_buffered = {
 
 void world_open(struct world *world, const struct engine_size *size)
 {
-    static const struct engine_size small = { 32, 64, 16, 4096, 0, 0, 0, 0 };
+    static const struct engine_size small = { 32, 64, 16, 4096, 0, 0, 8, 2240 };
     char why[ENGINE_WHY_BYTES] = "";
     memset(world, 0, sizeof *world);
     cr_assert_eq(loop_open(&world->loop, tested_engine(), size != NULL ? size : &small, why), 0, "%s", why);
@@ -166,6 +166,7 @@ void world_close(struct world *world)
     cr_assert(list_is_empty(&world->service.servers), "all servers are freed");
     cr_assert_eq(world->loop.users, 0);
     cr_assert_eq(world->loop.engine->buffers.lent, 0, "all buffers have returned");
+    cr_assert_eq(world->loop.engine->datagrams.lent, 0, "those of datagrams, too");
     cr_assert_eq(world->loop.traffic.connections_open, 0);
     cr_assert_eq(world->loop.traffic.connections_lost, world->loop.traffic.connections_accepted);
     service_close(&world->service);

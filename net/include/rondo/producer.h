@@ -77,7 +77,8 @@ typedef struct rondo_producer {
  *
  * A connection that is above its high-water mark pauses a streaming one before this returns. One that is closing, or
  * lost, calls stop_producing before this returns, and keeps nothing.
- * Returns 0; -EBUSY: there is one already (Twisted raises); -EINVAL: a callback is missing; -ENOMEM. */
+ * Returns 0; -EBUSY: there is one already (Twisted raises); -EINVAL: a callback is missing; -ENOTSUP: no bytes are
+ * written there (datagrams, a pipe to be read, a process); -ENOMEM. */
 int rondo_register_producer(rondo_transport *t, rondo_producer *producer, bool streaming);
 
 /* There is nothing more to produce, or somebody else will. What waits for it can end now. Does nothing without one.

@@ -1,4 +1,5 @@
-/* The protocol: what your program is to a connection.    asyncio: Protocol, BufferedProtocol
+/* The protocol: what your program is to a connection.
+ * asyncio: Protocol, BufferedProtocol, DatagramProtocol, SubprocessProtocol
  *
  * A protocol decides which bytes to send and when; its transport knows how. One const table serves all
  * connections of a server, on all shards; the state of a connection is rondo_self(t).
@@ -10,6 +11,8 @@
  *              [-> eof_received]?
  *         -> connection_lost -> end
  *
+ * Those of datagrams and of processes are at the end; one table may have members for all.
+ *
  * Calls come from the loop of the connection's shard, never concurrently, and never from inside a call of
  * yours, with one exception: pause_writing may come from inside your own rondo_write (and
  * rondo_set_write_buffer_limits). Any member may be NULL. */
@@ -19,6 +22,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include <rondo/address.h>
 #include <rondo/bytes.h>
 
 #pragma GCC visibility push(default)
@@ -83,12 +87,37 @@ typedef struct rondo_protocol {
      *           unreachable; -ECANCELED the server stopped, and the connection did not end by itself in time */
     void (*connection_lost)(rondo_transport *t, int error);
 
+    /* The server stops, and all that had arrived by then has been delivered. NULL: rondo_close(t). For a protocol whose
+     * answer is still being made (by a child, by a helper thread): it closes when it has written that. At the drain timeout
+     * the rest is aborted. Of a process NULL means that it is left to end by itself, or be killed at that timeout. */
+    void (*drained)(rondo_transport *t);
+
+    /* ---- datagrams: <rondo/datagram.h> ---- */
+
+    /* One datagram, of 0 or more bytes, and who sent it; both lent until the call returns. The address has no name when the
+     * sender has none: a Unix socket that isn't bound. */
+    void (*datagram_received)(rondo_transport *t, rondo_bytes data, rondo_address address);
+
+    /* A datagram could not be sent, or the network told of one that was: a negative errno. -EMSGSIZE also for one that came
+     * and was longer than a buffer of the shard (64 KiB; of Unix sockets only): it is dropped. The endpoint lives on. */
+    void (*error_received)(rondo_transport *t, int error);
+
+    /* ---- processes: <rondo/subprocess.h> ---- */
+
+    /* The child has written to its stdout or stderr: fd is 1 or 2; data as for data_received. */
+    void (*pipe_data_received)(rondo_transport *t, int fd, rondo_bytes data);
+
+    /* The pipe to its stdin (0), or from its stdout or stderr, has ended: 0, or a negative errno. -EPIPE: the child has closed
+     * its stdin, and bytes for it were left. */
+    void (*pipe_connection_lost)(rondo_transport *t, int fd, int error);
+
+    /* It has ended: rondo_get_returncode. Before or after the pipes do; connection_lost comes when all have. */
+    void (*process_exited)(rondo_transport *t);
+
     /* Not yours: a receiver built on the transport (lines, frames, streams) tells which bytes it has been given and not
-     * used, when another protocol takes over; frees what it keeps beside your state; and closes by itself when the
-     * server drains and all that had arrived is delivered. */
+     * used, when another protocol takes over; and frees what it keeps beside your state. */
     rondo_bytes (*_unused)(const struct rondo_protocol *protocol, const void *self);
     void (*_release)(const struct rondo_protocol *protocol, void *self);
-    void (*_drained)(rondo_transport *t);
 } rondo_protocol;
 
 #ifdef __cplusplus

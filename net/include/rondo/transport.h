@@ -57,6 +57,8 @@ int rondo_set_protocol(rondo_transport *t, const rondo_protocol *protocol);
  *   "peername" struct sockaddr_storage, or the one of the address's family: the peer's address, also after a reset,
  *              up to and including connection_lost
  *   "sockname" as "peername": this end's address
+ *   "pipe"     int: the descriptor of a pipe, likewise
+ *   "subprocess" pid_t: the process id of a child
  *   "shard"    unsigned: rondo_shard_index
  *   size       bytes at value
  *
@@ -100,7 +102,8 @@ void rondo_writelines(rondo_transport *t, const rondo_bytes *lines, size_t count
  * It never waits for the disk on this thread. Its bytes don't count for the water marks, and other than in asyncio one
  * may write on: that leaves behind it.
  * Returns 0; -EINVAL: not a regular file, count 0, or a descriptor waits for a byte (rondo_send_file_descriptor);
- * -EPIPE: closing, or after rondo_write_eof; -EBADF, -EMFILE, -ENOMEM. */
+ * -EPIPE: closing, or after rondo_write_eof; -ENOTSUP: no bytes are written there (datagrams, a pipe to be read, a
+ * process); -EBADF, -EMFILE, -ENOMEM. */
 int rondo_sendfile(rondo_transport *t, int fd, uint64_t offset, uint64_t count,
                    void (*sent)(rondo_transport *t, int64_t nbytes));
 
@@ -117,7 +120,8 @@ int rondo_send_file_descriptor(rondo_transport *t, int fd);
  * Idempotent; does nothing once the transport is closing. */
 void rondo_write_eof(rondo_transport *t);
 
-/* Can this transport half-close? True for TCP and Unix sockets.    asyncio: can_write_eof */
+/* Can this transport half-close? True for TCP and Unix sockets, and for the writing end of a pipe, which it closes.
+ * asyncio: can_write_eof */
 bool rondo_can_write_eof(const rondo_transport *t);
 
 /* Send what is queued, then end the connection; connection_lost(t, 0) follows from the loop, exactly once.
