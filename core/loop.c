@@ -217,6 +217,7 @@ int loop_open(rondo_loop *loop, const char *engine_name, const struct engine_siz
     int error = 0;
     list_init(&loop->flush);
     list_init(&loop->soon);
+    list_init(&loop->jobs);
     loop->wake_fd = eventfd(0, EFD_CLOEXEC);
     if (loop->wake_fd < 0) {
         error = -errno;

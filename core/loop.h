@@ -45,6 +45,7 @@ struct rondo_loop {
     uint64_t turns;
     struct traffic traffic;
 
+    struct rondo_link jobs;        /* of helper threads, that users have asked for */
     struct tasks *tasks;           /* NULL: there has been none */
     bool is_draining, is_aborting; /* tasks that nobody answers for, or all, are cancelled */
 

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "core/jobs.h"
 #include "core/list.h"
 #include "core/memory.h"
 #include "core/task.h"
@@ -167,6 +168,7 @@ static void abort_all(rondo_loop *loop)
     for_each_server(service, rondo_server_close);
     service_for_each_transport(service, transport_cancel);
     tasks_abort(loop);
+    jobs_abort(loop);
 }
 
 static void stop(rondo_loop *loop)

@@ -729,8 +729,8 @@ static void compare(const char *steps, int family)
     char why[ENGINE_WHY_BYTES], real[200], simulated[200];
     int error = 0, wake = eventfd(0, EFD_CLOEXEC), fds[2];
     struct ends ends = { .peer_does = real_peer_does,
-                         .engine = engine_open("auto", &(struct engine_size){ 8, 64, 32, 64, 0, 0, 0, 0 }, wake,
-                                               &error, why) };
+                         .engine = engine_open("auto", &(struct engine_size){ 8, 64, 32, 64, 0, 0, 0, 0 },
+                                               wake, &error, why) };
     cr_assert_not_null(ends.engine, "%s", why);
     if (family == AF_UNIX) {
         cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);

@@ -2,10 +2,12 @@
 #ifndef RONDO_RONDO_H
 #define RONDO_RONDO_H
 
+#include <rondo/address.h>
 #include <rondo/app.h>
 #include <rondo/bytes.h>
 #include <rondo/client.h>
 #include <rondo/datagram.h>
+#include <rondo/executor.h>
 #include <rondo/line.h>
 #include <rondo/log.h>
 #include <rondo/loop.h>
