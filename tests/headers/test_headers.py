@@ -88,7 +88,7 @@ class Headers(unittest.TestCase):
     def test_header_examples_compile(self):
         examples = {header: header_examples(header) for header in HEADERS}
         found = {header.name for header, code in examples.items() if code}
-        self.assertEqual(found, {"app.h", "client.h", "datagram.h", "executor.h", "line.h", "pipe.h", "producer.h", "stream.h", "strings.h",
+        self.assertEqual(found, {"app.h", "client.h", "datagram.h", "executor.h", "line.h", "pipe.h", "process.h", "producer.h", "stream.h", "strings.h",
                                  "subprocess.h", "task.h", "testing.h"})
         for header, code in examples.items():
             if code:

@@ -12,6 +12,7 @@
 #include <rondo/log.h>
 #include <rondo/loop.h>
 #include <rondo/pipe.h>
+#include <rondo/process.h>
 #include <rondo/producer.h>
 #include <rondo/protocol.h>
 #include <rondo/server.h>

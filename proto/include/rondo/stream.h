@@ -181,7 +181,7 @@ int rondo_start_server(rondo_loop *loop, const rondo_stream_protocol *protocol, 
     .protocol.eof_received = rondo__stream_eof_received,                                                     \
     .protocol.pause_writing = rondo__stream_pause_writing,                                                   \
     .protocol.resume_writing = rondo__stream_resume_writing,                                                 \
-    .protocol.connection_lost = rondo__stream_connection_lost, .protocol.drained = rondo__stream_drained,   \
+    .protocol.connection_lost = rondo__stream_connection_lost, .protocol.drained = rondo__stream_drained,    \
     .protocol._unused = rondo__stream_unused, .protocol._release = rondo__stream_release
 
 /* Not yours. */
