@@ -32,6 +32,19 @@ static const rondo_protocol *protocol_of(const rondo_app *app, const rondo_serve
     return options->protocol != NULL ? options->protocol : app->protocol;
 }
 
+/* Whoever asks for datagrams wants them to be taken. */
+static int check_takes_datagrams(const rondo_protocol *protocol, const char *url)
+{
+    struct url parsed;
+    char why[URL_WHY_BYTES];
+    if (protocol->datagram_received != NULL || url_parse(url, &parsed, why) < 0 ||
+        !url_is_of_datagrams(&parsed))
+        return 0;
+    rondo_log(RONDO_LOG_ERROR, "can't listen on %s: protocol %s has no datagram_received", url,
+              protocol->name != NULL ? protocol->name : "(unnamed)");
+    return -EINVAL;
+}
+
 static int check_protocol(const rondo_protocol *protocol)
 {
     if ((protocol->get_buffer != NULL) == (protocol->buffer_updated != NULL))
@@ -48,8 +61,10 @@ int server_check(const rondo_app *app, const rondo_server_options *options)
         return -EINVAL;
     }
     const rondo_protocol *protocol = protocol_of(app, options);
-    if (protocol != NULL)
-        return check_protocol(protocol);
+    if (protocol != NULL) {
+        int rc = check_takes_datagrams(protocol, options->url);
+        return rc < 0 ? rc : check_protocol(protocol);
+    }
     if (options->build_protocol != NULL)
         return 0;
     rondo_log(RONDO_LOG_ERROR, "%s has no protocol", options->url);

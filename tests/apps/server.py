@@ -29,7 +29,7 @@ PATIENCE = 20.0
 V4 = "tcp://127.0.0.1:0"
 V6 = "tcp://[::1]:0"
 
-LISTENING = re.compile(r"^listening on (?:tcp://(?:\[([^\]]+)\]|([^:\[\]]+)):(\d+)|unix://(\S+))$")
+LISTENING = re.compile(r"^listening on (?:(?:tcp|udp)://(?:\[([^\]]+)\]|([^:\[\]]+)):(\d+)|unix(?:gram)?://(\S+))$")
 SANITIZER = re.compile(r"AddressSanitizer|LeakSanitizer|ThreadSanitizer|MemorySanitizer|runtime error:|Assertion ")
 
 
@@ -107,11 +107,12 @@ class Refused(AssertionError):
 
 
 class Server:
-    def __init__(self, program, *options, listen=(V4, V6), path=None, status=0, **popen):
+    def __init__(self, program, *options, listen=(V4, V6), path=None, status=0, words=(), **popen):
         self.status = status  # with which it shall end
         command = [path or path_of(program), *options]
         for url in listen:
             command += ["--listen", url]
+        command += words
         self.lines = []
         self.ended = False
         self.judged = False

@@ -132,7 +132,7 @@ static int be_killed(void)
     cr_assert_eq(rondo_process_terminate(process), 0);
     cr_assert_eq(rondo_process_wait(process, &returncode), 0);
     cr_assert_eq(returncode, -SIGTERM);
-    rondo_process *other = shell("trap '' TERM; echo; while :; do sleep 1000; done");
+    rondo_process *other = shell("trap '' TERM; echo; exec sleep 1000");
     rondo_bytes line;
     cr_assert_eq(rondo_readline(rondo_process_stdout(other), &line), 1);
     cr_assert_eq(rondo_process_send_signal(other, SIGTERM), 0);
@@ -250,7 +250,7 @@ Test(process, communicate_may_run_out_of_time, IN_A_WORLD)
 
 static int leave(void)
 {
-    shell("trap '' TERM; while :; do sleep 1000; done");
+    shell("trap '' TERM; exec sleep 1000");
     shell("exec cat /dev/zero");
     return 0;
 }
