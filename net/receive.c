@@ -164,8 +164,9 @@ static void deliver_message(rondo_transport *t)
 static void deliver_eof(rondo_transport *t)
 {
     t->eof_waits = false;
+    if (t->kind == READ_PIPE)
+        t->state = FLUSHING; /* whatever it returns */
     bool stays_open = transport_protocol(t)->eof_received != NULL && transport_protocol(t)->eof_received(t);
-    stays_open = stays_open && t->kind == STREAM;
     if (t->state == OPEN)
         t->state = stays_open ? HALF_CLOSED : FLUSHING;
     transport_mark(t);

@@ -323,8 +323,10 @@ rondo_transport *rondo_get_pipe_transport(const rondo_transport *t, int fd)
 int rondo_send_signal(rondo_transport *t, int signal)
 {
     const struct process *process = process_of(t);
-    if (process == NULL || process->has_ended)
+    if (process == NULL)
         return -ESRCH;
+    if (process->has_ended)
+        return 0; /* there is nothing to be done, as in asyncio */
     return syscall(SYS_pidfd_send_signal, t->fd, signal, NULL, 0) < 0 ? -errno : 0;
 }
 

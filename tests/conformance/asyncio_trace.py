@@ -41,6 +41,8 @@ class Failed(Exception):
 def name_of(error):
     if error is None:
         return None
+    if isinstance(error, BrokenPipeError):  # asyncio makes some without an errno
+        return "EPIPE"
     if isinstance(error, OSError) and error.errno is not None:
         return errno.errorcode.get(error.errno, str(error.errno))
     return type(error).__name__
@@ -72,6 +74,34 @@ class Connection:
         self.served = False
         self.eof_written = False
         self.was_reset = False
+        self.sender = None
+        self.said = collections.defaultdict(bytes)      # a child, by descriptor, until it is told
+        self.pipe_errors = {}
+        self.has_exited = False
+
+
+class PipePeer:
+    """One end of a pipe, with a socket's methods."""
+
+    def __init__(self, fd):
+        self.fd = fd
+
+    def fileno(self):
+        return self.fd
+
+    def setblocking(self, blocking):
+        os.set_blocking(self.fd, blocking)
+
+    def send(self, data):
+        return os.write(self.fd, data)
+
+    def recv(self, size):
+        return os.read(self.fd, size)
+
+    def close(self):
+        if self.fd >= 0:
+            os.close(self.fd)
+        self.fd = -1
 
 
 class Eager:
@@ -108,9 +138,17 @@ def pause_again(transport):
         transport.pause_reading()
 
 
-def make_protocol_class(definition):
+def base_of(definition, kind):
+    if kind in language.DATAGRAMS:
+        return asyncio.DatagramProtocol
+    if kind == "subprocess":
+        return asyncio.SubprocessProtocol
+    return asyncio.Protocol if definition.receive == "data" else asyncio.BufferedProtocol
+
+
+def make_protocol_class(definition, kind):
     """asyncio's protocol for one of the scenario: what it is `without` stays asyncio's default."""
-    base = asyncio.Protocol if definition.receive == "data" else asyncio.BufferedProtocol
+    base = base_of(definition, kind)
 
     def init(self, driver, connection):
         self.driver, self.connection, self.definition = driver, connection, definition
@@ -120,7 +158,7 @@ def make_protocol_class(definition):
         if self.connection is None:
             self.connection = self.driver.arrived()
         self.driver.connection_made(self.connection, self, transport)
-        if is_paused(transport):
+        if hasattr(transport, "is_reading") and is_paused(transport):
             asyncio.get_running_loop().call_soon(pause_again, transport)
 
     def connection_lost(self, error):
@@ -146,7 +184,29 @@ def make_protocol_class(definition):
     def resume_writing(self):
         self.driver.event(self.connection, self, "resume_writing")
 
+    def datagram_received(self, data, address):
+        self.driver.datagram_received(self.connection, self, data, address)
+
+    def error_received(self, error):
+        self.driver.event(self.connection, self, "error_received", error=name_of(error))
+
+    def pipe_data_received(self, fd, data):
+        self.driver.pipe_data_received(self.connection, self, fd, data)
+
+    def pipe_connection_lost(self, fd, error):
+        self.connection.pipe_errors[fd] = name_of(error)
+        self.driver.run(self.connection, self, "pipe_connection_lost")
+
+    def process_exited(self):
+        self.connection.has_exited = True
+        self.driver.run(self.connection, self, "process_exited")
+
     members = {"__init__": init, "connection_made": connection_made, "connection_lost": connection_lost}
+    if kind in language.DATAGRAMS:
+        members.update(datagram_received=datagram_received, error_received=error_received)
+    if kind == "subprocess":
+        members.update(pipe_data_received=pipe_data_received, pipe_connection_lost=pipe_connection_lost,
+                       process_exited=process_exited)
     optional = [eof_received, pause_writing, resume_writing]
     optional += [data_received] if definition.receive == "data" else [get_buffer, buffer_updated]
     members.update({method.__name__: method for method in optional if method.__name__ not in definition.without})
@@ -161,7 +221,7 @@ class Driver:
         self.trace = Trace()
         self.connections = {}
         self.arriving = collections.deque()
-        self.classes = {name: make_protocol_class(it) for name, it in scenario.protocols.items()}
+        self.classes = {name: make_protocol_class(it, scenario.transport) for name, it in scenario.protocols.items()}
         self.server = None
         self.server_closed = self.server_gone = False
         self.server_waiters = 0
@@ -210,17 +270,49 @@ class Driver:
         connection.served = self.server is not None
         if self.scenario.buffers:
             set_buffers(transport.get_extra_info("socket"), {"send": self.scenario.buffers})
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, AttributeError):
             connection.sockname = transport.get_extra_info("socket").getsockname()
         self.event(connection, protocol, "connection_made")
 
     def connection_lost(self, connection, protocol, error):
         connection.in_lost = True
+        self.tell_of_child(connection)
         if connection.sendfiles and error is None:
             self.note(connection, "closed during sendfile")
         self.event(connection, protocol, "connection_lost", error=name_of(error))
         connection.lost = True
         self.loop.call_soon(self.check_server)
+
+    def datagram_received(self, connection, protocol, data, address):
+        if self.ending:
+            return
+        connection.sender = address
+        self.trace.add("transport", connection.number, event="datagram_received", size=len(data),
+                       begins=data[:80].decode("latin-1"),
+                       **({"protocol": protocol.definition.name} if protocol.definition.name != "main" else {}))
+        self.run(connection, protocol, "datagram_received", data)
+
+    def pipe_data_received(self, connection, protocol, fd, data):
+        if self.ending:
+            return
+        connection.said[fd] += data
+        with self.trace.changed:
+            connection.received += len(data)
+            self.trace.changed.notify_all()
+        self.run_received(connection, protocol, data)
+
+    def tell_of_child(self, connection):
+        """In which order the pipes and the child end is chance: it's told when all have."""
+        for fd in range(3):
+            if connection.said[fd]:
+                self.trace.add("transport", connection.number, event="pipe_data_received", fd=fd,
+                               size=len(connection.said[fd]), begins=connection.said[fd][:80].decode("latin-1"))
+            if fd in connection.pipe_errors:
+                self.trace.add("transport", connection.number, event="pipe_connection_lost", fd=fd,
+                               error=connection.pipe_errors[fd])
+        if connection.has_exited:
+            self.trace.add("transport", connection.number, event="process_exited",
+                           returncode=connection.transport.get_returncode())
 
     def event(self, connection, protocol, event, **more):
         self.trace.add("transport", connection.number, event=event, **more,
@@ -232,6 +324,9 @@ class Driver:
         name = protocol.definition.name
         self.trace.data("transport", connection.number, "data_received", None if name == "main" else name, data)
         self.run(connection, protocol, "data_received", data)
+        self.run_received(connection, protocol, data)
+
+    def run_received(self, connection, protocol, data):
         for handler in protocol.definition.handlers:
             if handler.event == "received" and id(handler) not in connection.fired and \
                     self.is_for(handler, connection) and self.has_come(handler, connection, data):
@@ -320,16 +415,70 @@ class Driver:
             self.note(connection, "written after close", bytes=b"".join(data).decode("latin-1"))
         return self.VOID
 
+    def output_of(self, connection):
+        """What is written to a child is written to its stdin; None: that has ended."""
+        if self.scenario.transport != "subprocess":
+            return connection.transport
+        pipe = connection.transport.get_pipe_transport(0)
+        return None if pipe is None or 0 in connection.pipe_errors else pipe
+
+    def call_sendto(self, connection, transport, action, data):
+        address = None if self.scenario.transport == "connected_datagram" else connection.expected_peername
+        self.send_datagram(transport, action.data[0], address)
+        return self.VOID
+
+    def call_reply(self, connection, transport, action, data):
+        self.send_datagram(transport, data, connection.sender)
+        return self.VOID
+
+    @staticmethod
+    def send_datagram(transport, data, address):
+        """3.13 sends those without bytes; 3.11 forgets them."""
+        if data or transport.is_closing():
+            transport.sendto(data, address)
+        elif transport.get_extra_info("peername"):
+            transport._sock.send(data)
+        else:
+            transport._sock.sendto(data, address)
+
+    def call_get_returncode(self, connection, transport, action, data):
+        return transport.get_returncode()
+
+    def call_get_pipe_transport(self, connection, transport, action, data):
+        fd = action.numbers["number"]
+        return transport.get_pipe_transport(fd) is not None and fd not in connection.pipe_errors
+
+    def call_send_signal(self, connection, transport, action, data):
+        transport.send_signal(action.numbers["number"])
+        return self.VOID
+
+    def call_terminate(self, connection, transport, action, data):
+        transport.terminate()
+        return self.VOID
+
+    def call_kill(self, connection, transport, action, data):
+        transport.kill()
+        return self.VOID
+
     def call_write(self, connection, transport, action, data):
+        transport = self.output_of(connection)
+        if transport is None:
+            return self.VOID
         return self.writing(connection, transport, action.data, lambda data: transport.write(data[0]))
 
     def call_writelines(self, connection, transport, action, data):
+        transport = self.output_of(connection)
+        if transport is None:
+            return self.VOID
         return self.writing(connection, transport, action.data, transport.writelines)
 
     def call_echo(self, connection, transport, action, data):
         return self.writing(connection, transport, [data], lambda data: transport.write(data[0]))
 
     def call_write_eof(self, connection, transport, action, data):
+        transport = self.output_of(connection)
+        if transport is None:
+            return self.VOID
         transport.write_eof()
         connection.eof_written = connection.eof_written or not transport.is_closing()
         return self.VOID
@@ -344,8 +493,15 @@ class Driver:
     def call_abort(self, connection, transport, action, data):
         if not connection.in_lost:
             self.note(connection, "abort")
-        transport.abort()
+        self.abort(transport)
         return self.VOID
+
+    @staticmethod
+    def abort(transport):
+        if hasattr(transport, "get_pid"):   # asyncio's children have no abort
+            transport.close()
+        else:
+            transport.abort()
 
     def call_is_closing(self, connection, transport, action, data):
         return transport.is_closing()
@@ -584,6 +740,8 @@ class Driver:
         name = self.path if scenario.socket == "unix" else b"\0" + os.path.basename(self.folder).encode()
         self.family = socket.AF_INET if scenario.socket == "tcp" else socket.AF_UNIX
         self.thread.start()
+        if scenario.transport not in language.TRANSPORTS[:3]:
+            return
         if scenario.transport == "server":
             self.serve(name)
             return
@@ -677,7 +835,8 @@ class Driver:
         sizes = [1]
 
         def ask():
-            sizes[0] = 0 if connection.lost or not connection.made else connection.transport.get_write_buffer_size()
+            output = None if connection.lost or not connection.made else self.output_of(connection)
+            sizes[0] = 0 if output is None else output.get_write_buffer_size()
 
         while sizes[0] > 0:
             self.on_loop(ask)
@@ -722,7 +881,7 @@ class Driver:
     def peer_call(self, connection, action):
         is_open = connection.peer is not None and connection.peer.fileno() >= 0
         if not is_open and action.name in ("send", "exchange", "read", "read_to_end", "read_nothing", "half_close", "close",
-                                           "reset"):
+                                           "reset", "receive"):
             self.trace.add("peer", connection.number, call=action.name, gone=True)
         else:
             getattr(self, "peer_" + action.name)(connection, action)
@@ -731,6 +890,9 @@ class Driver:
         if connection.asked:
             raise Failed(f"peer {connection.number} connect: it was connected already")
         connection.asked = True
+        if self.scenario.transport not in language.TRANSPORTS[:3]:
+            self.open_other(connection)
+            return
         peer = self.peer_socket(connection)
         if self.family == socket.AF_INET:
             peer.bind(("127.0.0.1", 0))
@@ -753,6 +915,36 @@ class Driver:
             accepted, _ = self.listener.accept()
             self.on_loop(self.accepted, connection, accepted)
         self.trace.wait(lambda: connection.made, SOON)
+
+    def open_other(self, connection):
+        """A pipe, a socket for datagrams; or what the transport starts itself."""
+        kind = self.scenario.transport
+        fds = os.pipe() if kind in language.PIPES else None
+        if fds:
+            connection.peer = PipePeer(fds[kind == "read_pipe"])
+        elif kind in language.DATAGRAMS:
+            connection.peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            connection.peer.bind(("127.0.0.1", 0))
+            connection.expected_peername = connection.peer.getsockname()
+
+        def factory():
+            return self.classes["main"](self, connection)
+
+        async def opening():
+            if kind in language.DATAGRAMS:
+                remote = connection.expected_peername if kind == "connected_datagram" else None
+                await self.loop.create_datagram_endpoint(factory, ("127.0.0.1", 0), remote)
+            elif kind == "read_pipe":
+                await self.loop.connect_read_pipe(factory, os.fdopen(fds[0], "rb", buffering=0))
+            elif kind == "write_pipe":
+                await self.loop.connect_write_pipe(factory, os.fdopen(fds[1], "wb", buffering=0))
+            else:
+                await self.loop.subprocess_shell(factory, self.scenario.command)
+
+        asyncio.run_coroutine_threadsafe(opening(), self.loop).result(PATIENCE)
+        self.wait_until(lambda: connection.made, f"peer {connection.number} connect")
+        if kind in language.DATAGRAMS:
+            connection.peer.connect(connection.sockname)
 
     def accepted(self, connection, accepted):
         accepted.setblocking(False)
@@ -784,7 +976,24 @@ class Driver:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         peer.close()
 
+    def peer_receive(self, connection, action):
+        connection.peer.settimeout(PATIENCE)
+        try:
+            data = connection.peer.recv(65536)
+        except TimeoutError:
+            raise Failed(f"peer {connection.number} receive: not within {PATIENCE:.0f} s") from None
+        except OSError as error:
+            self.trace.add("peer", connection.number, event="read_failed", error=name_of(error))
+            return
+        self.trace.add("peer", connection.number, event="datagram", size=len(data), begins=data[:80].decode("latin-1"))
+
     def peer_send(self, connection, action):
+        if self.scenario.transport in language.DATAGRAMS:
+            try:
+                connection.peer.send(action.data[0])
+            except OSError:
+                self.trace.add("peer", connection.number, event="broken")
+            return
         self.exchange(connection, action.data[0], 0, f"peer {connection.number} send")
 
     def peer_exchange(self, connection, action):
@@ -896,7 +1105,7 @@ class Driver:
             self.server_close()
         for connection in self.connections.values():
             if connection.made and not connection.lost:
-                connection.transport.abort()
+                self.abort(connection.transport)
 
 
 def trace(path, options):

@@ -382,6 +382,7 @@ static int read_arguments(int argc, char **argv)
 int main(int argc, char **argv)
 {
     int rc = read_arguments(argc, argv);
+    signal(SIGPIPE, SIG_IGN); /* a peer writes to pipes, too */
     if (rc < 0 && check) {
         for (size_t i = 0; i < path_count; i++)
             run_file(paths[i]);

@@ -42,6 +42,13 @@ enum transport_call {
     SET_PROTOCOL,
     GET_PROTOCOL,
     SENDFILE,
+    SENDTO,
+    REPLY,
+    GET_RETURNCODE,
+    GET_PIPE_TRANSPORT,
+    SEND_SIGNAL,
+    TERMINATE,
+    KILL,
     MARK,
     TRANSPORT_CALLS,
     CONNECT = TRANSPORT_CALLS, /* only in steps, and of clients */
@@ -73,6 +80,7 @@ enum peer_call {
     PEER_HALF_CLOSE,
     PEER_CLOSE,
     PEER_RESET,
+    PEER_RECEIVE,
     PEER_CALLS
 };
 
@@ -86,6 +94,10 @@ enum event {
     RESUME_WRITING,
     CONNECTION_LOST,
     SENDFILE_DONE,
+    DATAGRAM_RECEIVED,
+    ERROR_RECEIVED,
+    PIPE_CONNECTION_LOST,
+    PROCESS_EXITED,
     BUFFER_UPDATED, /* DATA_RECEIVED by another name */
     HANDLED_EVENTS,
     CONNECTION_FAILED = HANDLED_EVENTS,
@@ -143,7 +155,27 @@ struct step {
     bool goes_on; /* on the same line: no rest before the next */
 };
 
-enum side { OF_SERVER, OF_CLIENT, OF_ACCEPTED };
+enum side {
+    OF_SERVER,
+    OF_CLIENT,
+    OF_ACCEPTED,
+    OF_DATAGRAMS,
+    OF_CONNECTED_DATAGRAMS,
+    OF_READ_PIPE,
+    OF_WRITE_PIPE,
+    OF_SUBPROCESS,
+};
+
+static inline bool is_of_datagrams(enum side side)
+{
+    return side == OF_DATAGRAMS || side == OF_CONNECTED_DATAGRAMS;
+}
+
+static inline bool is_of_pipes(enum side side)
+{
+    return side == OF_READ_PIPE || side == OF_WRITE_PIPE;
+}
+
 enum family { TCP, UNIX, ABSTRACT };
 
 struct scenario {
@@ -154,6 +186,7 @@ struct scenario {
     bool starts_later;
     unsigned addresses;
     size_t buffers;              /* 0: as they are */
+    const char *command;         /* of a subprocess */
     struct protocol **protocols; /* main first */
     unsigned protocol_count;
     struct step *steps;
@@ -229,6 +262,11 @@ struct connection {
     size_t tail_size;
     int sendfiles; /* under way */
     rondo_bytes current;
+    rondo_address sender; /* of it */
+    char *said[3];        /* a child, by descriptor, until it is told */
+    size_t said_size[3];
+    int pipe_error[3]; /* 1: it has not ended */
+    bool has_exited;
     struct address sockname, expected_peername;
 
     /* Of the conductor. */
@@ -273,6 +311,7 @@ void loop_start(void *error);              /* const char **: set where it fails 
 void loop_perform_step(void *step);        /* struct step_of */
 void loop_server_call(void *action);       /* struct action */
 void loop_accepted(void *accepted);        /* struct accepted */
+void loop_open_other(void *accepted);      /* likewise: one end of a pipe; or without a descriptor */
 void loop_ask_write_buffer(void *waiting); /* struct waiting */
 void loop_abort_all(void *unused);
 bool loop_is_over(void *unused); /* with the lock held: nothing of the scenario is left */

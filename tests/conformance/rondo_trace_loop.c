@@ -173,20 +173,77 @@ static void set_limits(const struct connection *c, const struct action *action)
     raised_if(c, SET_WRITE_BUFFER_LIMITS, rondo_set_write_buffer_limits(c->t, high, low));
 }
 
+static rondo_address address_of_peer(const struct connection *c)
+{
+    bool is_connected = run->scenario->side == OF_CONNECTED_DATAGRAMS;
+    const struct address *address = &c->expected_peername;
+    return is_connected
+               ? (rondo_address){ 0 }
+               : (rondo_address){ (const struct sockaddr *)&address->name, sizeof(struct sockaddr_in) };
+}
+
+/* What is written to a child is written to its stdin. */
+static rondo_transport *output_of(const struct connection *c)
+{
+    return run->scenario->side == OF_SUBPROCESS ? rondo_get_pipe_transport(c->t, 0) : c->t;
+}
+
+static void call_process(const struct connection *c, const struct action *action)
+{
+    int code;
+    switch (action->call) {
+    case GET_RETURNCODE:
+        if (rondo_get_returncode(c->t, &code))
+            trace_line(ON_TRANSPORT, c->number, "\"call\": \"get_returncode\", \"result\": %d", code);
+        else
+            line_of(c, GET_RETURNCODE, "\"result\": null");
+        return;
+    case GET_PIPE_TRANSPORT:
+        result_is(c, GET_PIPE_TRANSPORT, rondo_get_pipe_transport(c->t, (int)action->number) != NULL);
+        return;
+    case SEND_SIGNAL:
+        raised_if(c, SEND_SIGNAL, rondo_send_signal(c->t, (int)action->number));
+        return;
+    case TERMINATE:
+        raised_if(c, TERMINATE, rondo_terminate(c->t));
+        return;
+    case KILL:
+        raised_if(c, KILL, rondo_kill(c->t));
+        return;
+    }
+}
+
 static void call_transport(struct connection *c, const struct action *action)
 {
+    rondo_transport *output = output_of(c);
     switch (action->call) {
     case WRITE:
-        rondo_write(c->t, action->data[0]);
+        if (output != NULL)
+            rondo_write(output, action->data[0]);
         return;
     case WRITELINES:
-        rondo_writelines(c->t, action->data, action->data_count);
+        if (output != NULL)
+            rondo_writelines(output, action->data, action->data_count);
+        return;
+    case SENDTO:
+        rondo_sendto(c->t, action->data[0], address_of_peer(c));
+        return;
+    case REPLY:
+        rondo_sendto(c->t, c->current, c->sender);
+        return;
+    case GET_RETURNCODE:
+    case GET_PIPE_TRANSPORT:
+    case SEND_SIGNAL:
+    case TERMINATE:
+    case KILL:
+        call_process(c, action);
         return;
     case ECHO:
         rondo_write(c->t, c->current);
         return;
     case WRITE_EOF:
-        rondo_write_eof(c->t);
+        if (output != NULL)
+            rondo_write_eof(output);
         return;
     case CAN_WRITE_EOF:
         result_is(c, CAN_WRITE_EOF, rondo_can_write_eof(c->t));
@@ -410,6 +467,93 @@ static void resume_writing(rondo_transport *t)
     callback(t, RESUME_WRITING);
 }
 
+/* ---- datagrams -------------------------------------------------------------------------------------------- */
+
+static void error_line(struct connection *c, rondo_transport *t, enum event event, int error)
+{
+    char more[64];
+    snprintf(more, sizeof more, ", \"error\": %s", json_error(error));
+    event_line(c, t, event, more);
+}
+
+static void datagram_received(rondo_transport *t, rondo_bytes data, rondo_address address)
+{
+    struct connection *c = self_of(t)->connection;
+    if (run->ending)
+        return;
+    char *text = json_text(data.data, data.size < 80 ? data.size : 80), more[1024];
+    snprintf(more, sizeof more, ", \"size\": %zu, \"begins\": %s", data.size, text);
+    free(text);
+    event_line(c, t, DATAGRAM_RECEIVED, more);
+    c->current = data;
+    c->sender = address;
+    perform_handlers(c, t, DATAGRAM_RECEIVED);
+    c->current = (rondo_bytes){ 0 };
+}
+
+static void error_received(rondo_transport *t, int error)
+{
+    struct connection *c = self_of(t)->connection;
+    error_line(c, t, ERROR_RECEIVED, error);
+    perform_handlers(c, t, ERROR_RECEIVED);
+}
+
+/* ---- processes -------------------------------------------------------------------------------------------- */
+
+/* In which order the pipes and the child end is chance: it's told when all have. */
+static void tell_of_child(struct connection *c)
+{
+    int code = 0;
+    for (int fd = 0; fd < 3; fd++) {
+        char *text = json_text(c->said[fd], c->said_size[fd] < 80 ? c->said_size[fd] : 80);
+        if (c->said_size[fd] > 0)
+            trace_line(ON_TRANSPORT, c->number,
+                       "\"event\": \"pipe_data_received\", \"fd\": %d, \"size\": %zu, \"begins\": %s", fd,
+                       c->said_size[fd], text);
+        free(text);
+        free(c->said[fd]);
+        c->said[fd] = NULL;
+        if (c->pipe_error[fd] <= 0)
+            trace_line(ON_TRANSPORT, c->number,
+                       "\"event\": \"pipe_connection_lost\", \"fd\": %d, \"error\": %s", fd,
+                       json_error(c->pipe_error[fd]));
+    }
+    if (c->has_exited && rondo_get_returncode(c->t, &code))
+        trace_line(ON_TRANSPORT, c->number, "\"event\": \"process_exited\", \"returncode\": %d", code);
+}
+
+static void pipe_data_received(rondo_transport *t, int fd, rondo_bytes data)
+{
+    struct connection *c = self_of(t)->connection;
+    if (run->ending)
+        return;
+    c->said[fd] = realloc(c->said[fd], c->said_size[fd] + data.size);
+    if (c->said[fd] == NULL)
+        abort();
+    memcpy(c->said[fd] + c->said_size[fd], data.data, data.size);
+    c->said_size[fd] += data.size;
+    trace_lock();
+    c->received += data.size;
+    trace_changed();
+    trace_unlock();
+    perform_received(c, protocol_of(t), data);
+    keep_tail(c, data);
+}
+
+static void pipe_connection_lost(rondo_transport *t, int fd, int error)
+{
+    struct connection *c = self_of(t)->connection;
+    c->pipe_error[fd] = error;
+    perform_handlers(c, t, PIPE_CONNECTION_LOST);
+}
+
+static void process_exited(rondo_transport *t)
+{
+    struct connection *c = self_of(t)->connection;
+    c->has_exited = true;
+    perform_handlers(c, t, PROCESS_EXITED);
+}
+
 /* The connection of the peer that came first, of those that wait for theirs. */
 static struct connection *arrived(void)
 {
@@ -439,6 +583,8 @@ static void connection_made(rondo_transport *t)
     struct connection *c = connection_of(t);
     int fd;
     self_of(t)->connection = c;
+    for (int i = 0; i < 3; i++)
+        c->pipe_error[i] = 1;
     c->served = rondo_get_server(t) != NULL;
     if (rondo_get_extra_info(t, "socket", &fd, sizeof fd) == 0) {
         int size = (int)run->scenario->buffers;
@@ -460,6 +606,7 @@ static void connection_lost(rondo_transport *t, int error)
     char more[64];
     if (c == NULL)
         return; /* connection_made was not called; what lost it has been told */
+    tell_of_child(c);
     snprintf(more, sizeof more, ", \"error\": %s", json_error(error));
     event_line(c, t, CONNECTION_LOST, more);
     perform_handlers(c, t, CONNECTION_LOST);
@@ -481,6 +628,11 @@ static void fill_tables(void)
             .size = sizeof(struct self) + (protocol->is_buffered ? protocol->size : 0),
             .connection_made = connection_made,
             .connection_lost = connection_lost,
+            .datagram_received = datagram_received,
+            .error_received = error_received,
+            .pipe_data_received = pipe_data_received,
+            .pipe_connection_lost = pipe_connection_lost,
+            .process_exited = process_exited,
         };
         if (protocol->is_buffered) {
             table->get_buffer = get_buffer;
@@ -689,13 +841,57 @@ void loop_accepted(void *argument)
     }
 }
 
+/* ---- what has no server: one transport for each peer ------------------------------------------------------- */
+
+static int open_endpoint(struct connection *c, const rondo_protocol *protocol)
+{
+    char url[RONDO_ADDRESS_TEXT_BYTES];
+    const struct address *address = &c->expected_peername;
+    rondo_format_address(
+        (rondo_address){ (const struct sockaddr *)&address->name, sizeof(struct sockaddr_in) }, url);
+    const rondo_datagram_options options = {
+        .local_url = "udp://127.0.0.1:0",
+        .remote_url = run->scenario->side == OF_CONNECTED_DATAGRAMS ? url : NULL,
+        .protocol = protocol,
+    };
+    return rondo_create_datagram_endpoint(run->loop, &options, NULL);
+}
+
+void loop_open_other(void *argument)
+{
+    const struct accepted *accepted = argument;
+    const rondo_protocol *protocol = &run->scenario->protocols[0]->table;
+    int rc = -EINVAL;
+    switch (run->scenario->side) {
+    case OF_DATAGRAMS:
+    case OF_CONNECTED_DATAGRAMS:
+        rc = open_endpoint(accepted->connection, protocol);
+        break;
+    case OF_READ_PIPE:
+        rc = rondo_connect_read_pipe(run->loop, accepted->fd, protocol, NULL);
+        break;
+    case OF_WRITE_PIPE:
+        rc = rondo_connect_write_pipe(run->loop, accepted->fd, protocol, NULL);
+        break;
+    case OF_SUBPROCESS:
+        rc = rondo_subprocess_shell(run->loop, protocol, run->scenario->command, NULL, NULL);
+        break;
+    default:
+        break;
+    }
+    if (rc < 0)
+        trace_error("the transport: %s", strerror(-rc));
+}
+
 /* ---- for the conductor -------------------------------------------------------------------------------------- */
 
 void loop_ask_write_buffer(void *argument)
 {
     struct waiting *waiting = argument;
     const rondo_transport *t = waiting->connection->t;
-    waiting->size = t == NULL ? 0 : rondo_get_write_buffer_size(t);
+    waiting->size = t == NULL || output_of(waiting->connection) == NULL
+                        ? 0
+                        : rondo_get_write_buffer_size(output_of(waiting->connection));
 }
 
 void loop_abort_all(void *unused)

@@ -105,7 +105,7 @@ static bool listen_now(void)
 bool peers_start(void)
 {
     choose_address();
-    if (run->scenario->side == OF_SERVER)
+    if (run->scenario->side == OF_SERVER || run->scenario->side > OF_ACCEPTED)
         return true;
     run->listener = new_socket();
     if (run->listener < 0)
@@ -228,6 +228,33 @@ static bool is_made(void *connection)
     return ((const struct connection *)connection)->made;
 }
 
+/* A pipe, a socket for datagrams; or what the transport starts itself. */
+static bool open_other(struct connection *c)
+{
+    int fds[2] = { -1, -1 };
+    struct accepted accepted = { c, -1 };
+    enum side side = run->scenario->side;
+    if (is_of_pipes(side)) {
+        if (pipe2(fds, O_CLOEXEC) < 0)
+            return fail_system("pipe");
+        c->peer = fds[side == OF_READ_PIPE];
+        accepted.fd = fds[side == OF_WRITE_PIPE];
+        fcntl(c->peer, F_SETFL, O_NONBLOCK);
+    } else if (is_of_datagrams(side)) {
+        c->peer = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        if (c->peer < 0 || !bind_to_loopback(c->peer, &c->expected_peername))
+            return fail_system("socket");
+    }
+    arriving(c);
+    if (!on_loop(loop_open_other, &accepted) || !trace_wait(is_made, c, PATIENCE_MS))
+        return false;
+    if (!is_of_datagrams(side))
+        return true;
+    return connect(c->peer, (struct sockaddr *)&c->sockname.name, c->sockname.size) == 0
+               ? true
+               : fail_system("connect");
+}
+
 static bool peer_connect(struct connection *c, const struct action *action)
 {
     if (c->asked) {
@@ -235,6 +262,8 @@ static bool peer_connect(struct connection *c, const struct action *action)
         return false;
     }
     c->asked = true;
+    if (run->scenario->side > OF_ACCEPTED)
+        return open_other(c);
     if (!ensure_socket(c))
         return false;
     if (run->scenario->family == TCP && !bind_to_loopback(c->peer, &c->expected_peername))
@@ -290,7 +319,7 @@ static ssize_t receive(struct connection *c, size_t size)
         peer_event(c, "reset");
         return 0;
     }
-    ssize_t n = recv(c->peer, bytes, size < sizeof bytes ? size : sizeof bytes, 0);
+    ssize_t n = read(c->peer, bytes, size < sizeof bytes ? size : sizeof bytes);
     if (n > 0) {
         trace_data(ON_PEER, c->number, "data", NULL, (rondo_bytes){ bytes, (size_t)n });
         return n;
@@ -335,7 +364,7 @@ static bool exchange(struct connection *c, rondo_bytes data, size_t size, const 
                         PATIENCE_MS / 1000, data.size, size);
             return false;
         }
-        ssize_t n = data.size > 0 ? send(c->peer, data.data, data.size, MSG_NOSIGNAL) : 0;
+        ssize_t n = data.size > 0 ? write(c->peer, data.data, data.size) : 0;
         if (n < 0 && errno != EAGAIN && errno != EINTR) {
             peer_event(c, "broken");
             return true;
@@ -347,6 +376,33 @@ static bool exchange(struct connection *c, rondo_bytes data, size_t size, const 
             return true;
         size -= n > 0 ? (size_t)n : 0;
     }
+    return true;
+}
+
+/* One, whatever its size. */
+static bool send_datagram(struct connection *c, rondo_bytes data)
+{
+    if (send(c->peer, data.data, data.size, 0) < 0)
+        trace_line(ON_PEER, c->number, "\"event\": \"broken\"");
+    return true;
+}
+
+static bool receive_datagram(struct connection *c)
+{
+    struct pollfd poll_fd = { .fd = c->peer, .events = POLLIN };
+    char bytes[65536];
+    if (poll(&poll_fd, 1, PATIENCE_MS) != 1) {
+        trace_error("peer %u receive: not within %d s", c->number, PATIENCE_MS / 1000);
+        return false;
+    }
+    ssize_t n = recv(c->peer, bytes, sizeof bytes, 0);
+    if (n < 0) {
+        trace_line(ON_PEER, c->number, "\"event\": \"read_failed\", \"error\": %s", json_error(errno));
+        return true;
+    }
+    char *text = json_text(bytes, n < 80 ? (size_t)n : 80);
+    trace_line(ON_PEER, c->number, "\"event\": \"datagram\", \"size\": %zd, \"begins\": %s", n, text);
+    free(text);
     return true;
 }
 
@@ -384,7 +440,11 @@ bool peer_do(struct connection *c, const struct action *action)
         return true;
     }
     switch (action->call) {
+    case PEER_RECEIVE:
+        return receive_datagram(c);
     case PEER_SEND:
+        if (is_of_datagrams(run->scenario->side))
+            return send_datagram(c, action->data[0]);
         return exchange(c, action->data[0], 0, "send");
     case PEER_EXCHANGE:
         return exchange(c, action->data[0], action->number, "exchange");

@@ -34,6 +34,13 @@ const char *const transport_call_names[] = { "write",
                                              "set_protocol",
                                              "get_protocol",
                                              "sendfile",
+                                             "sendto",
+                                             "reply",
+                                             "get_returncode",
+                                             "get_pipe_transport",
+                                             "send_signal",
+                                             "terminate",
+                                             "kill",
                                              "mark",
                                              "connect" };
 const char *const server_call_names[] = { "start_serving", "is_serving",    "sockets",       "close",
@@ -41,15 +48,16 @@ const char *const server_call_names[] = { "start_serving", "is_serving",    "soc
 const char *const peer_call_names[] = { "listen",      "stop_listening", "connect",    "accept",
                                         "buffers",     "send",           "exchange",   "read",
                                         "read_to_end", "read_nothing",   "half_close", "close",
-                                        "reset" };
-const char *const event_names[] = { "connection_made",   "data_received", "received",
-                                    "eof_received",      "pause_writing", "resume_writing",
-                                    "connection_lost",   "sendfile_done", "buffer_updated",
-                                    "connection_failed", "sent" };
+                                        "reset",       "receive" };
+const char *const event_names[] = { "connection_made", "data_received",        "received",
+                                    "eof_received",    "pause_writing",        "resume_writing",
+                                    "connection_lost", "sendfile_done",        "datagram_received",
+                                    "error_received",  "pipe_connection_lost", "process_exited",
+                                    "buffer_updated",  "connection_failed",    "sent" };
 static const char *const subject_names[] = { "peer", "transport", "server", "wait", "sleep" };
-static const char *const header_names[] = { "title",     "transport", "socket",  "start",  "buffers",
-                                            "addresses", "protocol",  "receive", "without" };
-enum { TITLE, TRANSPORT_HEADER, SOCKET, START, BUFFERS, ADDRESSES, PROTOCOL, RECEIVE, WITHOUT };
+static const char *const header_names[] = { "title",     "transport", "socket",   "start",   "buffers",
+                                            "addresses", "command",   "protocol", "receive", "without" };
+enum { TITLE, TRANSPORT_HEADER, SOCKET, START, BUFFERS, ADDRESSES, COMMAND, PROTOCOL, RECEIVE, WITHOUT };
 
 enum kind { END, WORD, STRING, PUNCTUATION };
 
@@ -424,6 +432,26 @@ static struct action transport_call(struct parser *p, unsigned connection, enum 
         add_data(p, &action);
         named_numbers(p, "offset", &action.offset, "count", &action.count, false);
         break;
+    case SENDTO:
+    case REPLY:
+        if (!is_of_datagrams(p->scenario->side))
+            fail(p, "%s needs the header transport: datagram or connected_datagram",
+                 transport_call_names[call]);
+        if (call == SENDTO)
+            add_data(p, &action);
+        else if (event != DATAGRAM_RECEIVED || connection != 0)
+            fail(p, "reply belongs to datagram_received, without 'transport K'");
+        break;
+    case GET_RETURNCODE:
+    case GET_PIPE_TRANSPORT:
+    case SEND_SIGNAL:
+    case TERMINATE:
+    case KILL:
+        if (p->scenario->side != OF_SUBPROCESS)
+            fail(p, "%s needs the header transport: subprocess", transport_call_names[call]);
+        if (call == GET_PIPE_TRANSPORT || call == SEND_SIGNAL)
+            action.number = number(p, "a number", 0, 64);
+        break;
     case MARK: {
         rondo_bytes text = string(p);
         action.text = json_text(text.data, text.size);
@@ -473,7 +501,9 @@ static void end_of_action(struct parser *p)
         fail(p, "end of line or ';' expected, not %s", shown(p));
 }
 
-#define NUMBERED (1u << DATA_RECEIVED | 1u << PAUSE_WRITING | 1u << RESUME_WRITING | 1u << SENDFILE_DONE)
+#define NUMBERED                                                                                             \
+    (1u << DATA_RECEIVED | 1u << PAUSE_WRITING | 1u << RESUME_WRITING | 1u << SENDFILE_DONE |                \
+     1u << DATAGRAM_RECEIVED | 1u << ERROR_RECEIVED)
 
 static void handler_number(struct parser *p, struct handler *handler)
 {
@@ -570,6 +600,10 @@ static void check_header(struct parser *p)
         fail(p, "addresses: above 1 needs transport: server and socket: tcp");
     if (scenario->starts_later && scenario->side != OF_SERVER)
         fail(p, "start: later needs transport: server");
+    if ((scenario->side == OF_SUBPROCESS) != (scenario->command != NULL))
+        fail(p, "transport: subprocess and command: go together");
+    if (scenario->side > OF_ACCEPTED && scenario->family != TCP)
+        fail(p, "socket: is for streams");
     for (unsigned i = 0; i < scenario->protocol_count; i++)
         check_protocol(p, scenario->protocols[i]);
 }
@@ -583,9 +617,20 @@ static void parse_without(struct parser *p)
     while (p->token.kind != END);
 }
 
+static void parse_command(struct parser *p)
+{
+    rondo_bytes command = string(p);
+    if (command.size < 1 || command.size > TEXT_MAX || memchr(command.data, '\0', command.size) != NULL)
+        fail(p, "command: from 1 to %d bytes, and no NUL", TEXT_MAX);
+    p->scenario->command = copy_of(p, command.data, command.size);
+}
+
 static void parse_header(struct parser *p, int header)
 {
-    static const char *const sides[] = { "server", "client", "accepted" };
+    static const char *const sides[] = {
+        "server",    "client",     "accepted",  "datagram", "connected_datagram",
+        "read_pipe", "write_pipe", "subprocess"
+    };
     static const char *const families[] = { "tcp", "unix", "abstract" };
     static const char *const times[] = { "now", "later" };
     static const char *const ways[] = { "data", "buffer" };
@@ -615,6 +660,9 @@ static void parse_header(struct parser *p, int header)
     case ADDRESSES:
         scenario->addresses = (unsigned)number(p, "how many", 1, 8);
         break;
+    case COMMAND:
+        parse_command(p);
+        break;
     case PROTOCOL:
         parse_protocol(p);
         break;
@@ -632,11 +680,28 @@ static void parse_header(struct parser *p, int header)
 
 /* ---- steps ------------------------------------------------------------------------------------------------ */
 
+static void check_peer_call(struct parser *p, int call)
+{
+    static const unsigned of_streams = 1u << PEER_EXCHANGE | 1u << PEER_READ | 1u << PEER_READ_TO_END |
+                                       1u << PEER_HALF_CLOSE | 1u << PEER_RESET;
+    static const unsigned of_sockets = 1u << PEER_BUFFERS | 1u << PEER_HALF_CLOSE | 1u << PEER_RESET;
+    enum side side = p->scenario->side;
+    if (side == OF_SUBPROCESS && call != PEER_CONNECT)
+        fail(p, "of a subprocess the peer is its command: it only connects");
+    if (is_of_pipes(side) && (of_sockets & 1u << call))
+        fail(p, "peer %s is for sockets", peer_call_names[call]);
+    if (is_of_datagrams(side) && (of_streams & 1u << call))
+        fail(p, "peer %s is for streams; allowed: send, receive, read_nothing, close", peer_call_names[call]);
+    if (call == PEER_RECEIVE && !is_of_datagrams(side))
+        fail(p, "peer receive needs the header transport: datagram or connected_datagram");
+}
+
 static struct action peer_call(struct parser *p)
 {
     bool is_client = p->scenario->side == OF_CLIENT;
     int call = choice(p, "something for the peer to do", peer_call_names, PEER_CALLS);
     struct action action = new_action(PEER, 0, call);
+    check_peer_call(p, call);
     switch (call) {
     case PEER_LISTEN:
     case PEER_STOP_LISTENING:
@@ -674,10 +739,20 @@ static struct action peer_call(struct parser *p)
 
 static struct action wait_action(struct parser *p)
 {
-    static const char *const allowed[] = {
-        "connection_made", "data_received",   "received",      "eof_received",      "pause_writing",
-        "resume_writing",  "connection_lost", "sendfile_done", "connection_failed", "sent"
-    };
+    static const char *const allowed[] = { "connection_made",
+                                           "data_received",
+                                           "received",
+                                           "eof_received",
+                                           "pause_writing",
+                                           "resume_writing",
+                                           "connection_lost",
+                                           "sendfile_done",
+                                           "datagram_received",
+                                           "error_received",
+                                           "pipe_connection_lost",
+                                           "process_exited",
+                                           "connection_failed",
+                                           "sent" };
     if (find(p, allowed, LENGTH_OF(allowed)) < 0)
         choice(p, "something to wait for", allowed, LENGTH_OF(allowed));
     struct action action = new_action(WAIT, 0, choice(p, "something to wait for", event_names, EVENTS));

@@ -10,20 +10,29 @@ NUMBER_MAX = 1024 * 1024 * 1024
 TEXT_MAX = 4096
 SLEEP_MAX_MS = 2000
 
-HEADERS = ("title", "transport", "socket", "start", "buffers", "addresses", "protocol", "receive", "without")
+HEADERS = ("title", "transport", "socket", "start", "buffers", "addresses", "command", "protocol", "receive", "without")
+TRANSPORTS = ("server", "client", "accepted", "datagram", "connected_datagram", "read_pipe", "write_pipe", "subprocess")
+DATAGRAMS = ("datagram", "connected_datagram")
+PIPES = ("read_pipe", "write_pipe")
 OPTIONAL = ("data_received", "eof_received", "pause_writing", "resume_writing")
-NUMBERED = ("data_received", "pause_writing", "resume_writing", "sendfile_done")
+NUMBERED = ("data_received", "pause_writing", "resume_writing", "sendfile_done", "datagram_received", "error_received")
 EVENTS = ("connection_made", "data_received", "received", "eof_received", "pause_writing", "resume_writing",
-          "connection_lost", "sendfile_done", "buffer_updated")
+          "connection_lost", "sendfile_done", "datagram_received", "error_received", "pipe_connection_lost",
+          "process_exited", "buffer_updated")
 WAITS = ("connection_made", "data_received", "received", "eof_received", "pause_writing", "resume_writing",
-         "connection_lost", "sendfile_done", "connection_failed", "sent")
+         "connection_lost", "sendfile_done", "datagram_received", "error_received", "pipe_connection_lost",
+         "process_exited", "connection_failed", "sent")
 CALLS = ("write", "writelines", "echo", "write_eof", "can_write_eof", "close", "abort", "is_closing", "pause_reading",
          "resume_reading", "is_reading", "set_write_buffer_limits", "get_write_buffer_limits", "get_write_buffer_size",
-         "get_extra_info", "set_protocol", "get_protocol", "sendfile", "mark")
+         "get_extra_info", "set_protocol", "get_protocol", "sendfile", "sendto", "reply", "get_returncode",
+         "get_pipe_transport", "send_signal", "terminate", "kill", "mark")
+OF_DATAGRAMS = ("sendto", "reply")
+OF_PROCESSES = ("get_returncode", "get_pipe_transport", "send_signal", "terminate", "kill")
 SERVER_CALLS = ("start_serving", "is_serving", "sockets", "close", "wait_closed", "close_clients", "abort_clients",
                 "path_exists")
 PEER_CALLS = ("listen", "stop_listening", "connect", "accept", "buffers", "send", "exchange", "read", "read_to_end",
-              "read_nothing", "half_close", "close", "reset")
+              "read_nothing", "half_close", "close", "reset", "receive")
+PEER_CALLS_OF_STREAMS = ("exchange", "read", "read_to_end", "half_close", "reset")
 SUBJECTS = ("peer", "transport", "server", "wait", "sleep")
 
 TOKEN = re.compile(r'\s*(?:(?P<string>"(?:[^"\\]|\\.)*")|(?P<mark>[;:])|(?P<word>[^\s";:#]+)|(?P<bad>["]))')
@@ -84,6 +93,7 @@ class Scenario:
     start: str = "now"
     buffers: int = 0
     addresses: int = 1
+    command: bytes = b""
     protocols: dict = field(default_factory=dict)
     lines: list = field(default_factory=list)       # of lists of steps
 
@@ -273,14 +283,14 @@ class Parser:
         if key in self.seen and name != "protocol":
             self.fail(f"{name}: is there twice")
         self.seen.add(key)
-        if name in HEADERS[:6] and len(self.scenario.protocols) > 1:
+        if name in HEADERS[:7] and len(self.scenario.protocols) > 1:
             self.fail(f"{name}: stands above the first protocol:")
         if name == "title":
             self.scenario.title = rest.strip(" \t\r")
             return
         line = Line(self.where, rest)
         if name == "transport":
-            self.scenario.transport = line.word("a kind of transport", ("server", "client", "accepted"))
+            self.scenario.transport = line.word("a kind of transport", TRANSPORTS)
         elif name == "socket":
             self.scenario.socket = line.word("a kind of socket", ("tcp", "unix", "abstract"))
         elif name == "start":
@@ -289,6 +299,10 @@ class Parser:
             self.scenario.buffers = line.number("a size", 1)
         elif name == "addresses":
             self.scenario.addresses = line.number("how many", 1, 8)
+        elif name == "command":
+            self.scenario.command = line.string()
+            if not 1 <= len(self.scenario.command) <= TEXT_MAX or b"\0" in self.scenario.command:
+                self.fail(f"command: from 1 to {TEXT_MAX} bytes, and no NUL")
         elif name == "protocol":
             self.begin_protocol(line)
         elif name == "receive":
@@ -317,6 +331,10 @@ class Parser:
             self.fail("addresses: above 1 needs transport: server and socket: tcp")
         if scenario.start == "later" and scenario.transport != "server":
             self.fail("start: later needs transport: server")
+        if (scenario.transport == "subprocess") != bool(scenario.command):
+            self.fail("transport: subprocess and command: go together")
+        if scenario.transport not in TRANSPORTS[:3] and scenario.socket != "tcp":
+            self.fail("socket: is for streams")
         for protocol in scenario.protocols.values():
             if protocol.receive == "buffer" and "data_received" in protocol.without:
                 self.fail(f"protocol {protocol.name}: with receive: buffer it can't be without data_received")
@@ -390,6 +408,18 @@ class Parser:
         elif name == "sendfile":
             action.data = [line.data()]
             action.numbers = line.named_numbers(("offset", "count"), False)
+        elif name in OF_DATAGRAMS:
+            if self.scenario.transport not in DATAGRAMS:
+                self.fail(f"{name} needs the header transport: datagram or connected_datagram")
+            if name == "sendto":
+                action.data = [line.data()]
+            elif event != "datagram_received" or connection != 0:
+                self.fail("reply belongs to datagram_received, without 'transport K'")
+        elif name in OF_PROCESSES:
+            if self.scenario.transport != "subprocess":
+                self.fail(f"{name} needs the header transport: subprocess")
+            if name in ("get_pipe_transport", "send_signal"):
+                action.numbers["number"] = line.number("a number", 0, 64)
         elif name == "mark":
             action.text = line.string().decode("latin-1")
         return action
@@ -441,6 +471,15 @@ class Parser:
     def peer_call(self, line):
         action = Action("peer", 0, line.word("something for the peer to do", PEER_CALLS))
         name, client = action.name, self.scenario.transport == "client"
+        kind = self.scenario.transport
+        if kind == "subprocess" and name != "connect":
+            self.fail("of a subprocess the peer is its command: it only connects")
+        if kind in PIPES and name in ("buffers", "half_close", "reset"):
+            self.fail(f"peer {name} is for sockets")
+        if kind in DATAGRAMS and name in PEER_CALLS_OF_STREAMS:
+            self.fail(f"peer {name} is for streams; allowed: send, receive, read_nothing, close")
+        if name == "receive" and kind not in DATAGRAMS:
+            self.fail("peer receive needs the header transport: datagram or connected_datagram")
         if name in ("listen", "stop_listening", "accept") and not client:
             self.fail(f"peer {name} needs the header transport: client; here the peer connects")
         if name == "connect":

@@ -116,7 +116,8 @@ bool rondo_get_returncode(const rondo_transport *t, int *returncode);
 rondo_transport *rondo_get_pipe_transport(const rondo_transport *t, int fd);
 
 /* Send it a signal; SIGTERM; SIGKILL.    asyncio: send_signal, terminate, kill
- * Return 0; -ESRCH: it has ended; -EINVAL: there is no such signal; -EPERM: it has become somebody else's. */
+ * Return 0, also when it has ended; -EINVAL: there is no such signal; -EPERM: it has become somebody else's; -ESRCH: this is no
+ * child's transport. */
 int rondo_send_signal(rondo_transport *t, int signal);
 int rondo_terminate(rondo_transport *t);
 int rondo_kill(rondo_transport *t);

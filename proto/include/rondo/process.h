@@ -94,7 +94,8 @@ pid_t rondo_process_get_pid(const rondo_process *process);
 /* Has it ended? As rondo_get_returncode.    asyncio: returncode */
 bool rondo_process_get_returncode(const rondo_process *process, int *returncode);
 
-/* As rondo_send_signal, rondo_terminate and rondo_kill.    asyncio: send_signal, terminate, kill */
+/* As rondo_send_signal, rondo_terminate and rondo_kill; -ESRCH: it has ended, and so have its pipes.
+ * asyncio: send_signal, terminate, kill, ProcessLookupError */
 int rondo_process_send_signal(rondo_process *process, int signal);
 int rondo_process_terminate(rondo_process *process);
 int rondo_process_kill(rondo_process *process);
