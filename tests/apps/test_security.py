@@ -255,6 +255,24 @@ class Sandbox(ServerTest):
                               timeout=s.PATIENCE)
         self.assertEqual((done.returncode, done.stdout), (0, "hello\n"), done.stderr)
 
+    def test_datagrams_and_pipes(self):
+        server = self.serve("echo", "--sandbox", "--shards", "2", listen=("udp://127.0.0.1:0",), env=UNLEAKED)
+        url = f"udp://127.0.0.1:{server.addresses[0][1]}"
+        done = subprocess.run([path_of("udp-client"), "--sandbox", url], env=UNLEAKED, input="from\na pipe\n", text=True,
+                              capture_output=True, timeout=s.PATIENCE)
+        self.assertEqual((done.returncode, done.stdout), (0, "from\na pipe\n"), done.stderr)
+        self.assertEqual(server.stop(), 0)
+
+    def test_a_child_that_was_there_before(self):
+        for api in "protocol", "stream":
+            done = subprocess.run([path_of("date"), "--sandbox", "--api", api, "+%Y"], env=UNLEAKED, text=True,
+                                  capture_output=True, timeout=s.PATIENCE)
+            if api == "protocol":
+                self.assertEqual(done.returncode, 0, done.stderr)
+                self.assertRegex(done.stdout, r"^\d{4}\n$")
+            elif done.returncode != 0:  # the task may have come behind the sandbox
+                self.assertIn("the sandbox allows no processes", done.stderr)
+
     def test_with_another_user(self):
         if os.geteuid() != 0:
             self.skipTest("only root can become another user")

@@ -44,6 +44,10 @@ struct sockaddr;
  *                            replaced. mode: its permission bits, from its first moment on; without: 0777 less the
  *                            umask. When the server closes it is removed, if it is still the same file
  *   unix://@name             an abstract name, which is no file; no permissions guard it
+ *   udp://host:port          datagrams, as tcp://: the protocol has a datagram_received, and what the server has on each shard
+ *                            is an endpoint (<rondo/datagram.h>), not connections: there is no backlog, and no
+ *                            build_protocol by peer. It ends with the server
+ *   unixgram:///path, unixgram://@name    likewise, as unix://; the first shard's alone
  *   fd://3                   a listening socket, TCP or Unix, that the process was given (socket activation). It is
  *                            duplicated: that descriptor stays open and yours, the socket itself as it was, its backlog
  *                            included; its file is not removed */
@@ -92,9 +96,10 @@ int rondo_server_start_serving(rondo_server *server);
 /* It listens and accepts.    asyncio: is_serving */
 bool rondo_server_is_serving(const rondo_server *server);
 
-/* The listening sockets, one for each address.    asyncio: sockets
+/* The sockets, one for each address.    asyncio: sockets
  *
- *   fds     the first `count` of them are written here; NULL with count 0. They are the server's: don't close them
+ *   fds     the first `count` of them are written here; NULL with count 0. They are the server's: don't close them. -1: an
+ *           address of which another shard has the socket (unixgram)
  *
  * Returns how many there are; 0 from rondo_server_close on. */
 unsigned rondo_server_sockets(const rondo_server *server, int *fds, unsigned count);
