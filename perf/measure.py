@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-LISTENING = re.compile(r"listening on ((?:tcp|unix)://\S+)")
+LISTENING = re.compile(r"listening on ((?:tcp|unix|udp)://\S+)")
 START_SECONDS = 10
 STOP_SECONDS = 15
 QUIET_SECONDS = 0.5
