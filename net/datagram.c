@@ -10,11 +10,16 @@
  * a time. And when the peer's queue is full nobody tells that it no longer is: it's tried again after a while. (The ring
  * would wait, but then send a datagram of 0 bytes instead, having copied the bytes at its first attempt; seen on 6.18.)
  *
+ * Many large ones of the same size for the same peer leave as one train (UDP_SEGMENT, which is called GSO): the kernel takes
+ * them through its layers together. With 1,400 bytes that is worth 5 to 15 % of the server's CPU over loopback, with less than
+ * 1,000 nothing (Linux 6.18). (To receive so, UDP_GRO, is worth nothing there: only what was sent as a train comes as one.)
+ *
  * A datagram that was just received is kept in its buffer until it is sent; one that must wait is copied, so that peers that
  * don't read never hold the buffers that others are received into. */
 #include "net/datagram.h"
 
 #include <errno.h>
+#include <netinet/udp.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -28,6 +33,10 @@
 #define HEADER_BYTES   8 /* what a datagram counts beside its bytes, as in asyncio */
 #define RETRY_MIN_MS   1
 #define RETRY_MAX_MS   10
+#define TRAIN_LEAST    4
+#define TRAIN_MOST     32   /* the kernel takes 64; but these are held until all have left */
+#define TRAIN_BYTES    1000 /* of each, at least */
+#define TRAIN_MTU      1472 /* and at most: what any Ethernet takes whole */
 #define SPARE_MAX      64
 #define SKB_BYTES      512  /* that the kernel counts for a datagram of any size, at least */
 #define UNIX_QUEUE_MAX 4096 /* that a Unix socket may hold, about */
@@ -44,9 +53,22 @@ struct datagram {
     _Alignas(max_align_t) char copy[];
 };
 
+/* Datagrams that leave together. */
+struct train {
+    struct rondo_link link; /* of those in the kernel */
+    rondo_transport *t;
+    struct op send;
+    struct rondo_link datagrams;
+    struct msghdr message;
+    struct iovec slices[TRAIN_MOST];
+    _Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(uint16_t))];
+};
+
 struct datagrams {
     rondo_transport *t;
     struct rondo_link queue, in_kernel; /* to be sent; both in order */
+    struct rondo_link trains;           /* in the kernel */
+    bool has_no_trains;                 /* not by this way: each leaves by itself */
     struct rondo_link held;             /* received, and not delivered */
     struct rondo_link spare;            /* of those without a copy */
     unsigned spare_count;
@@ -304,18 +326,132 @@ static void send_arm(rondo_transport *t, enum send_way way)
     engine_send_message(t->loop->engine, &datagram->send, t->fd, &datagram->message, way);
 }
 
+/* ---- trains ----------------------------------------------------------------------------------------------- */
+
+static struct datagram *datagram_at(struct rondo_link *link)
+{
+    return rondo_container_of(link, struct datagram, link);
+}
+
+static bool go_together(const struct datagram *one, const struct datagram *other)
+{
+    const struct msghdr *message = &one->message, *others = &other->message;
+    return one->slice.iov_len == other->slice.iov_len && message->msg_namelen == others->msg_namelen &&
+           (message->msg_namelen == 0 ||
+            memcmp(message->msg_name, others->msg_name, message->msg_namelen) == 0);
+}
+
+/* How many, from the first on, that may leave together. */
+static unsigned count_train(const struct datagrams *datagrams)
+{
+    struct rondo_link *first = datagrams->queue.next, *link = first;
+    size_t size = datagram_at(first)->slice.iov_len;
+    unsigned count = 0;
+    if (size < TRAIN_BYTES || size > TRAIN_MTU || datagrams->has_no_trains)
+        return 0;
+    for (; count < TRAIN_MOST && link != &datagrams->queue &&
+           go_together(datagram_at(first), datagram_at(link));
+         link = link->next)
+        count++;
+    return count;
+}
+
+static void train_done(struct op *op, const struct completion *completion)
+{
+    struct train *train = rondo_container_of(op, struct train, send);
+    rondo_transport *t = train->t;
+    struct datagrams *datagrams = t->into.datagrams;
+    int result = completion->result;
+    bool is_first = true;
+    list_remove(&train->link);
+    transport_mark(t);
+    if (result == -EINVAL || result == -EMSGSIZE || result == -EIO || result == -EOPNOTSUPP) {
+        datagrams->has_no_trains = true; /* this way is too narrow for them, or doesn't know them */
+        result = -EINTR;
+    }
+    bool goes_back = result == -EAGAIN || result == -EINTR || result == -ECANCELED;
+    for (struct rondo_link *link; (link = list_pop(&train->datagrams)) != NULL; is_first = false) {
+        struct datagram *datagram = datagram_at(link);
+        if (goes_back || (result < 0 && !is_first)) { /* an error is about one of them */
+            put_back(datagrams, datagram);
+            continue;
+        }
+        datagrams->unsent_bytes -= weight_of(datagram);
+        t->loop->traffic.bytes_out += result >= 0 ? datagram->slice.iov_len : 0;
+        drop(datagram);
+    }
+    memory_free(train);
+    if (result == -EAGAIN)
+        has_no_room(t);
+    else if (result >= 0)
+        datagrams->is_full = false;
+    else if (!goes_back)
+        tell_error(t, result);
+}
+
+static void describe(struct train *train, unsigned count)
+{
+    const struct datagram *first = datagram_at(train->datagrams.next);
+    train->message = (struct msghdr){
+        .msg_name = first->message.msg_name,
+        .msg_namelen = first->message.msg_namelen,
+        .msg_iov = train->slices,
+        .msg_iovlen = count,
+        .msg_control = train->control,
+        .msg_controllen = sizeof train->control,
+    };
+    struct cmsghdr *header = CMSG_FIRSTHDR(&train->message);
+    uint16_t size = (uint16_t)first->slice.iov_len;
+    header->cmsg_level = SOL_UDP;
+    header->cmsg_type = UDP_SEGMENT;
+    header->cmsg_len = CMSG_LEN(sizeof size);
+    memcpy(CMSG_DATA(header), &size, sizeof size);
+}
+
+/* False: they aren't enough, or there is no memory, and then each leaves by itself. */
+static bool train_arm(rondo_transport *t, enum send_way way)
+{
+    struct datagrams *datagrams = t->into.datagrams;
+    unsigned count = count_train(datagrams);
+    struct train *train = count >= TRAIN_LEAST ? memory_new(sizeof *train) : NULL;
+    if (train == NULL)
+        return false;
+    train->t = t;
+    list_init(&train->datagrams);
+    for (unsigned i = 0; i < count; i++) {
+        struct rondo_link *link = list_pop(&datagrams->queue);
+        list_push(&train->datagrams, link);
+        train->slices[i] = datagram_at(link)->slice;
+    }
+    describe(train, count);
+    list_push(&datagrams->trains, &train->link);
+    train->send.done = train_done;
+    engine_send_message(t->loop->engine, &train->send, t->fd, &train->message, way);
+    return true;
+}
+
+/* ---- what is queued --------------------------------------------------------------------------------------- */
+
+static bool is_under_way(const struct datagrams *datagrams)
+{
+    return !list_is_empty(&datagrams->in_kernel) || !list_is_empty(&datagrams->trains);
+}
+
 static void send_queued(rondo_transport *t)
 {
     struct datagrams *datagrams = t->into.datagrams;
     bool nobody_waits = t->state == OPEN && !t->over_high_water;
     if (datagrams->is_full || t->is_unix) {
-        bool is_next = list_is_empty(&datagrams->in_kernel) && !rondo_timer_is_running(&datagrams->retry);
+        bool is_next = !is_under_way(datagrams) && !rondo_timer_is_running(&datagrams->retry);
         if (is_next && !list_is_empty(&datagrams->queue))
             send_arm(t, t->is_unix ? SEND_NOW : SEND_WAITS);
         return;
     }
-    while (!list_is_empty(&datagrams->queue))
-        send_arm(t, nobody_waits ? SEND_QUIETLY : SEND_NOW);
+    enum send_way way = nobody_waits ? SEND_QUIETLY : SEND_NOW;
+    while (!list_is_empty(&datagrams->queue)) {
+        if (!train_arm(t, way))
+            send_arm(t, way);
+    }
 }
 
 /* They may be quiet. */
@@ -325,6 +461,8 @@ static void expect_sends(const rondo_transport *t)
     for (struct rondo_link *link = datagrams->in_kernel.next; link != &datagrams->in_kernel;
          link = link->next)
         engine_expect(t->loop->engine, &rondo_container_of(link, struct datagram, link)->send);
+    for (struct rondo_link *link = datagrams->trains.next; link != &datagrams->trains; link = link->next)
+        engine_expect(t->loop->engine, &rondo_container_of(link, struct train, link)->send);
 }
 
 /* asyncio raises an exception for what only a programming error can be. */
@@ -488,22 +626,24 @@ bool datagrams_are_flushed(rondo_transport *t)
     engine_cancel(t->loop->engine, &t->receive);
     send_queued(t);
     expect_sends(t);
-    return list_is_empty(&datagrams->queue) && list_is_empty(&datagrams->in_kernel);
+    return list_is_empty(&datagrams->queue) && !is_under_way(datagrams);
 }
 
 bool datagrams_are_back(rondo_transport *t)
 {
     struct datagrams *datagrams = t->into.datagrams;
-    struct rondo_link *all = &datagrams->in_kernel;
+    struct rondo_link *all = &datagrams->in_kernel, *trains = &datagrams->trains;
     for (struct rondo_link *link = all->next; link != all; link = link->next)
         engine_cancel(t->loop->engine, &rondo_container_of(link, struct datagram, link)->send);
-    return list_is_empty(all);
+    for (struct rondo_link *link = trains->next; link != trains; link = link->next)
+        engine_cancel(t->loop->engine, &rondo_container_of(link, struct train, link)->send);
+    return !is_under_way(datagrams);
 }
 
 void datagrams_free(rondo_transport *t)
 {
     struct datagrams *datagrams = t->into.datagrams;
-    assert(list_is_empty(&datagrams->in_kernel));
+    assert(!is_under_way(datagrams));
     rondo_call_cancel(&datagrams->look);
     rondo_timer_cancel(&datagrams->retry);
     drop_all(&datagrams->queue);
@@ -562,6 +702,7 @@ rondo_transport *datagrams_open(struct service *service, const struct transport_
     }
     list_init(&datagrams->queue);
     list_init(&datagrams->in_kernel);
+    list_init(&datagrams->trains);
     list_init(&datagrams->held);
     list_init(&datagrams->spare);
     rondo_transport *t = transport_open(service, start);

@@ -272,6 +272,121 @@ Test(datagram, bytes_and_address_are_the_callers_again_at_once, WORLD)
     run_until_peer_has("original", 8);
 }
 
+/* As trains, if they are large, and the same. */
+static void many_arrive(size_t size, size_t last_size)
+{
+    static char data[64][1600];
+    open_at_loopback(&plain);
+    for (unsigned i = 0; i < 64; i++) {
+        fill_pattern(data[i], sizeof data[i], i);
+        rondo_sendto(endpoint, (rondo_bytes){ data[i], i % 16 == 15 ? last_size : size }, to_peer());
+    }
+    for (unsigned i = 0; i < 64; i++)
+        run_until_peer_has(data[i], i % 16 == 15 ? last_size : size);
+    RUN_UNTIL(rondo_get_write_buffer_size(endpoint) == 0);
+    cr_assert_eq(errors, 0);
+    cr_assert_eq(world.loop.traffic.bytes_out, 60 * size + 4 * last_size);
+}
+
+Test(datagram, many_large_ones_arrive_each_by_itself_and_in_order, WORLD)
+{
+    many_arrive(1200, 1200);
+}
+
+Test(datagram, many_of_different_sizes_arrive_so, WORLD)
+{
+    many_arrive(1472, 1300);
+}
+
+Test(datagram, many_that_are_longer_than_a_packet_arrive_so, WORLD)
+{
+    many_arrive(1500, 1473);
+}
+
+Test(datagram, trains_are_for_each_peer, WORLD)
+{
+    static char data[1100];
+    struct sockaddr_in other_name;
+    int other = udp_socket(&other_name);
+    rondo_address to_other = { (struct sockaddr *)&other_name, sizeof other_name };
+    open_at_loopback(&plain);
+    for (unsigned i = 0; i < 24; i++) {
+        data[0] = (char)i;
+        rondo_sendto(endpoint, (rondo_bytes){ data, sizeof data }, i / 8 % 2 == 0 ? to_peer() : to_other);
+    }
+    for (unsigned i = 0; i < 24; i++) {
+        char got[1200];
+        ssize_t size;
+        RUN_UNTIL((size = recv(i / 8 % 2 == 0 ? peer : other, got, sizeof got, 0)) >= 0);
+        cr_assert_eq(size, 1100);
+        cr_assert_eq(got[0], (char)i);
+    }
+    close(other);
+}
+
+Test(datagram, of_a_train_that_fails_one_is_told_and_the_others_are_tried, WORLD)
+{
+    static char data[1100];
+    struct sockaddr_in name;
+    int gone = udp_socket(&name);
+    close(gone);
+    open_with(&(rondo_datagram_options){ .remote_url = url_of(&name), .protocol = &plain });
+    for (unsigned i = 0; i < 30; i++)
+        rondo_sendto(endpoint, (rondo_bytes){ data, sizeof data }, (rondo_address){ 0 });
+    RUN_UNTIL(errors > 0 && rondo_get_write_buffer_size(endpoint) == 0);
+    cr_assert_eq(last_error, -ECONNREFUSED);
+    for (unsigned i = 0; i < 30; i++)
+        rondo_sendto(endpoint, (rondo_bytes){ data, sizeof data }, (rondo_address){ 0 });
+    rondo_close(endpoint);
+    RUN_UNTIL(lost == 1);
+    cr_assert_eq(lost_error, 0);
+}
+
+Test(datagram, where_there_are_no_trains_each_leaves_by_itself, WORLD)
+{
+    static char data[1100];
+    int on = 1;
+    open_at_loopback(&plain);
+    cr_assert_eq(setsockopt(endpoint->fd, SOL_SOCKET, SO_NO_CHECK, &on, sizeof on), 0); /* the kernel has none then */
+    for (unsigned i = 0; i < 40; i++) {
+        data[0] = (char)i;
+        rondo_sendto(endpoint, (rondo_bytes){ data, sizeof data }, to_peer());
+    }
+    for (unsigned i = 0; i < 40; i++) {
+        data[0] = (char)i;
+        run_until_peer_has(data, sizeof data);
+    }
+    cr_assert_eq(errors, 0);
+}
+
+Test(datagram, a_train_may_be_aborted, WORLD)
+{
+    static char data[1100];
+    open_at_loopback(&plain);
+    for (unsigned i = 0; i < 100; i++)
+        rondo_sendto(endpoint, (rondo_bytes){ data, sizeof data }, to_peer());
+    rondo_abort(endpoint);
+    RUN_UNTIL(lost == 1);
+}
+
+Test(datagram, an_echo_of_many_is_a_train_of_lent_ones, WORLD)
+{
+    static char data[1400];
+    echoes = true;
+    open_at_loopback(&plain);
+    for (unsigned round = 0; round < 20; round++) {
+        for (unsigned i = 0; i < 8; i++) {
+            data[0] = (char)i;
+            peer_sends(data, sizeof data);
+        }
+        for (unsigned i = 0; i < 8; i++) {
+            data[0] = (char)i;
+            run_until_peer_has(data, sizeof data);
+        }
+    }
+    cr_assert_eq(world.loop.traffic.bytes_copied, 0);
+}
+
 /* ---- connected ------------------------------------------------------------------------------------------------ */
 
 Test(datagram, a_connected_one_needs_no_address_and_hears_nobody_else, WORLD)
