@@ -151,6 +151,7 @@ static void run_report(rondo_call *call)
     const rondo_loop *loop = &shard->loop;
     const struct traffic *traffic = &loop->traffic;
     const struct engine *engine = loop->engine;
+    unsigned lent = engine->buffers.lent + engine->datagrams.lent;
     log_always("{\"shard\":%u,\"connections_open\":%" PRIu64 ",\"connections_accepted\":%" PRIu64
                ",\"connections_lost\":%" PRIu64 ",\"bytes_in\":%" PRIu64 ",\"bytes_out\":%" PRIu64
                ",\"buffers_free\":%u,\"buffers_lent\":%u,\"buffers_starved\":%" PRIu64
@@ -158,7 +159,7 @@ static void run_report(rondo_call *call)
                ",\"system_calls\":%" PRIu64 ",\"bytes_copied\":%" PRIu64 "}",
                loop->index, traffic->connections_open, traffic->connections_accepted,
                traffic->connections_lost, traffic->bytes_in, traffic->bytes_out,
-               engine->buffers.count - engine->buffers.lent, engine->buffers.lent, engine->counters.starved,
+               engine->buffers.count + engine->datagrams.count - lent, lent, engine->counters.starved,
                loop->turns, engine->counters.submissions, engine->counters.completions,
                engine->counters.system_calls, traffic->bytes_copied);
 }

@@ -357,7 +357,7 @@ rondo_loop *rondo_connector_get_loop(const rondo_connector *c)
 
 rondo_connector *rondo_get_connector(const rondo_transport *t)
 {
-    if (t->owner == NULL || t->owner->is_server)
+    if (t->owner == NULL || t->owner->is_server || t->kind != STREAM)
         return NULL;
     return rondo_container_of(t->owner, rondo_connector, owner);
 }

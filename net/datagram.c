@@ -31,6 +31,7 @@
 #include "net/url.h"
 
 #define HEADER_BYTES   8 /* what a datagram counts beside its bytes, as in asyncio */
+#define LOOK_MS        1
 #define RETRY_MIN_MS   1
 #define RETRY_MAX_MS   10
 #define TRAIN_LEAST    4
@@ -84,7 +85,7 @@ struct datagrams {
     struct addresses own; /* of rondo_create_datagram_endpoint */
 
     unsigned drain_left; /* datagrams that may have arrived by then */
-    rondo_call look;
+    rondo_timer look;
 };
 
 static void send_done(struct op *op, const struct completion *completion);
@@ -644,7 +645,7 @@ void datagrams_free(rondo_transport *t)
 {
     struct datagrams *datagrams = t->into.datagrams;
     assert(!is_under_way(datagrams));
-    rondo_call_cancel(&datagrams->look);
+    rondo_timer_cancel(&datagrams->look);
     rondo_timer_cancel(&datagrams->retry);
     drop_all(&datagrams->queue);
     drop_all(&datagrams->held);
@@ -669,9 +670,9 @@ static unsigned arrived_at_most(const rondo_transport *t)
     return counts[SK_MEMINFO_RMEM_ALLOC] / SKB_BYTES + 1;
 }
 
-static void look(rondo_call *call)
+static void look(rondo_timer *timer)
 {
-    struct datagrams *datagrams = rondo_container_of(call, struct datagrams, look);
+    struct datagrams *datagrams = rondo_container_of(timer, struct datagrams, look);
     rondo_transport *t = datagrams->t;
     struct engine *engine = t->loop->engine;
     bool more = t->loop->is_behind || !list_is_empty(&datagrams->held) ||
@@ -679,7 +680,7 @@ static void look(rondo_call *call)
     if (t->state != OPEN)
         return;
     if (more)
-        rondo_call_soon(t->loop, call, look);
+        rondo_call_later(t->loop, timer, LOOK_MS, look);
     else
         transport_drained(t);
 }
@@ -688,7 +689,7 @@ void datagrams_drain(rondo_transport *t)
 {
     struct datagrams *datagrams = t->into.datagrams;
     datagrams->drain_left = arrived_at_most(t);
-    rondo_call_soon(t->loop, &datagrams->look, look);
+    rondo_call_later(t->loop, &datagrams->look, LOOK_MS, look);
 }
 
 /* ---- opening ---------------------------------------------------------------------------------------------- */

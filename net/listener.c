@@ -67,9 +67,13 @@ static int endpoint_start(struct listener *listener)
         .later = true,
         .keeps_fd = true,
     };
-    listener->endpoint = protocol != NULL ? datagrams_open(server->service, &start) : NULL;
+    if (protocol == NULL || protocol->datagram_received == NULL) {
+        rondo_log(RONDO_LOG_ERROR, "%s: its protocol has no datagram_received", listener->address->url);
+        return -EINVAL;
+    }
+    listener->endpoint = datagrams_open(server->service, &start);
     if (listener->endpoint == NULL)
-        return protocol != NULL ? -ENOMEM : -EINVAL;
+        return -ENOMEM;
     listener->state = LISTENER_ENDPOINT;
     return 0;
 }
@@ -84,6 +88,7 @@ static void endpoint_left(struct listener *listener)
 void listener_lost(struct listener *listener)
 {
     listener->endpoint = NULL;
+    listener->fd = -1;
     address_closed(listener->address);
     if (listener->state == LISTENER_ENDPOINT)
         endpoint_left(listener);

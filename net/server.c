@@ -63,6 +63,8 @@ int server_check(const rondo_app *app, const rondo_server_options *options)
     const rondo_protocol *protocol = protocol_of(app, options);
     if (protocol != NULL) {
         int rc = check_takes_datagrams(protocol, options->url);
+        for (const char *const *more = options->more_urls; rc == 0 && more != NULL && *more != NULL; more++)
+            rc = check_takes_datagrams(protocol, *more);
         return rc < 0 ? rc : check_protocol(protocol);
     }
     if (options->build_protocol != NULL)
@@ -172,7 +174,10 @@ int rondo_create_server(rondo_loop *loop, const rondo_server_options *options, r
     if (created == NULL)
         return -ENOMEM;
     rc = options->start_later ? 0 : rondo_server_start_serving(created);
-    assert(rc == 0); /* its sockets listen already */
+    if (rc < 0) { /* of datagrams: sockets of connections listen already */
+        rondo_server_close(created);
+        return rc;
+    }
     *server = created;
     return 0;
 }
@@ -281,7 +286,7 @@ static void for_each_client(rondo_server *server, void (*act)(rondo_transport *t
     /* Neither close nor abort calls anybody or frees anything: that comes from the loop. */
     for (struct rondo_link *link = transports->next; link != transports; link = link->next) {
         rondo_transport *t = rondo_container_of(link, rondo_transport, in_service);
-        if (t->owner == &server->owner)
+        if (t->owner == &server->owner && t->kind == STREAM)
             act(t);
     }
 }

@@ -1,7 +1,8 @@
-/* Children under every sanitizer: ten thousand, of several shards at once, while the shards serve others; then nothing of
- * them is left. Usage: stress_children [CHILDREN] */
+/* Children under every sanitizer: ten thousand, of several shards at once, and a helper thread's work for each; then nothing
+ * of them is left. Usage: stress_children [CHILDREN] */
 #include <dirent.h>
 #include <errno.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +23,41 @@ static void complain(const char *what)
 {
     atomic_fetch_add(&wrong, 1);
     fprintf(stderr, "wrong: %s\n", what);
+}
+
+/* ---- work ------------------------------------------------------------------------------------------------- */
+
+static atomic_uint worked, done, released;
+
+static void work(void *argument)
+{
+    *(unsigned *)argument += 1;
+    atomic_fetch_add(&worked, 1);
+}
+
+static void work_is_done(void *argument, int error)
+{
+    if (error == 0 && *(unsigned *)argument != 1)
+        complain("what was worked out is not there");
+    atomic_fetch_add(&done, 1);
+}
+
+static void release(void *argument)
+{
+    atomic_fetch_add(&released, 1);
+    free(argument);
+}
+
+static void have_worked(rondo_loop *loop, bool changes_its_mind)
+{
+    const rondo_work asked = {
+        .argument = calloc(1, sizeof(unsigned)), .work = work, .done = work_is_done, .release = release
+    };
+    rondo_job *job;
+    if (asked.argument == NULL || rondo_run_in_executor(loop, &asked, &job) < 0)
+        complain("no helper");
+    else if (changes_its_mind)
+        rondo_job_cancel(job);
 }
 
 /* ---- children ---------------------------------------------------------------------------------------------- */
@@ -80,6 +116,7 @@ static void connection_lost(rondo_transport *t, int error)
     if (!was_closed && (error != 0 || returncode != 0 || !self->has_said))
         complain("a child did not answer");
     atomic_fetch_add(&ended, 1);
+    have_worked(rondo_get_loop(t), self->number % 7 == 0);
     start_one(rondo_get_loop(t));
 }
 
@@ -139,6 +176,10 @@ int main(int argc, char **argv)
         complain(strerror(-rc));
     if (atomic_load(&ended) != wanted)
         complain("not all have ended");
+    while (atomic_load(&released) < atomic_load(&ended)) /* what was cancelled may be under way still */
+        sched_yield();
+    if (atomic_load(&done) > atomic_load(&worked))
+        complain("done without work");
     if (count_descriptors() != before)
         complain("descriptors are left");
     if (waitpid(-1, NULL, WNOHANG) != -1 || errno != ECHILD)

@@ -347,7 +347,8 @@ Test(datagram, where_there_are_no_trains_each_leaves_by_itself, WORLD)
     static char data[1100];
     int on = 1;
     open_at_loopback(&plain);
-    cr_assert_eq(setsockopt(endpoint->fd, SOL_SOCKET, SO_NO_CHECK, &on, sizeof on), 0); /* the kernel has none then */
+    cr_assert_eq(setsockopt(endpoint->fd, SOL_SOCKET, SO_NO_CHECK, &on, sizeof on),
+                 0); /* the kernel has none then */
     for (unsigned i = 0; i < 40; i++) {
         data[0] = (char)i;
         rondo_sendto(endpoint, (rondo_bytes){ data, sizeof data }, to_peer());
@@ -806,7 +807,7 @@ static void server_closed(rondo_call *call)
 static void remember(rondo_transport *t)
 {
     endpoint = t;
-    cr_assert_eq(rondo_get_server(t), server);
+    cr_assert_not_null(rondo_get_server(t));
     cr_assert_eq(rondo_get_extra_info(t, "sockname", &our_name, sizeof our_name), 0);
 }
 
@@ -875,6 +876,82 @@ Test(datagram, a_draining_server_ends_although_more_keep_coming, WORLD)
         for (unsigned i = 0; i < 5; i++)
             sendto(peer, "x", 1, 0, (struct sockaddr *)&our_name, sizeof our_name);
     }
+}
+
+Test(datagram, its_endpoint_is_no_client, WORLD)
+{
+    serve();
+    rondo_server_close_clients(server);
+    rondo_server_abort_clients(server);
+    turn_some(&world);
+    cr_assert_eq(lost, 0);
+    cr_assert_null(rondo_get_connector(endpoint));
+    rondo_server_close(server);
+    RUN_UNTIL(lost == 1);
+}
+
+static const rondo_protocol of_streams = { .name = "of streams", .data_received = rondo_write };
+
+static const rondo_protocol *build_of_streams(rondo_server *of, const struct sockaddr *address)
+{
+    (void)of;
+    cr_assert_eq(address->sa_family, AF_UNSPEC);
+    return &of_streams;
+}
+
+static const rondo_protocol *build_plain(rondo_server *of, const struct sockaddr *address)
+{
+    (void)of;
+    (void)address;
+    return &plain;
+}
+
+Test(datagram, a_server_without_anybody_to_take_them_is_refused, WORLD)
+{
+    static const char *const more[] = { "udp://127.0.0.1:0", NULL };
+    rondo_server_options options = { .url = "udp://127.0.0.1:0", .protocol = &of_streams };
+    cr_assert_eq(rondo_create_server(&world.loop, &options, &server), -EINVAL);
+    options =
+        (rondo_server_options){ .url = "tcp://127.0.0.1:0", .more_urls = more, .protocol = &of_streams };
+    cr_assert_eq(rondo_create_server(&world.loop, &options, &server), -EINVAL);
+    options = (rondo_server_options){ .url = "udp://127.0.0.1:0", .build_protocol = build_of_streams };
+    cr_assert_eq(rondo_create_server(&world.loop, &options, &server), -EINVAL);
+    RUN_UNTIL(world.loop.users == 0);
+    on_made = remember;
+    options = (rondo_server_options){ .url = "tcp://127.0.0.1:0",
+                                      .more_urls = more,
+                                      .build_protocol = build_plain };
+    cr_assert_eq(rondo_create_server(&world.loop, &options, &server), 0);
+    RUN_UNTIL(endpoint != NULL);
+    peer_sends("x", 1);
+    RUN_UNTIL(received == 1);
+    rondo_server_close(server);
+    RUN_UNTIL(lost == 1);
+}
+
+static void pause_it(rondo_transport *t)
+{
+    remember(t);
+    rondo_pause_reading(t);
+}
+
+Test(datagram, a_drain_while_receiving_is_paused_waits_without_haste, WORLD)
+{
+    echoes = false;
+    on_made = pause_it;
+    const rondo_server_options options = { .url = "udp://127.0.0.1:0", .protocol = &plain };
+    cr_assert_eq(rondo_create_server(&world.loop, &options, &server), 0);
+    RUN_UNTIL(endpoint != NULL);
+    peer_sends("held", 4);
+    service_hooks.drain(&world.loop);
+    uint64_t begin_ms = turning_clock_ms(), turns = world.loop.turns;
+    while (turning_clock_ms() - begin_ms < 50)
+        turn_for(&world, 10);
+    cr_assert_eq(lost, 0);
+    cr_assert_lt(world.loop.turns - turns, 200, "it does not spin");
+    rondo_resume_reading(endpoint);
+    RUN_UNTIL(lost == 1);
+    cr_assert_eq(received, 1);
 }
 
 /* ---- multicast ------------------------------------------------------------------------------------------------------ */
