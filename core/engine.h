@@ -66,7 +66,7 @@ struct engine {
     bool (*read_elsewhere)(struct engine *engine, struct op *op, uint64_t offset, rondo_buffer memory);
     bool forgets_ends;      /* a multishot receive may miss the peer's end behind bytes */
     bool forgets_unix_ends; /* that of a Unix socket */
-    bool is_expected;       /* the success of a quiet operation: the next wait doesn't sleep */
+    bool is_expected; /* the success of a quiet operation, or something else: the next wait doesn't sleep */
     struct engine_counters counters;
 };
 
@@ -204,6 +204,12 @@ static inline void engine_send(struct engine *engine, struct op *op, int fd, con
 static inline void engine_expect(struct engine *engine, const struct op *op)
 {
     engine->is_expected |= op->in_kernel && op->quiet;
+}
+
+/* The next wait shall not sleep. */
+static inline void engine_stay_awake(struct engine *engine)
+{
+    engine->is_expected = true;
 }
 
 /* Send with something beside the bytes: descriptors, or the address of a datagram. The message and all that it points to is

@@ -435,6 +435,17 @@ static void look_at_lingering(rondo_timer *timer)
     }
 }
 
+/* Pipes and children are few, and their close takes nobody's time. */
+static void close_at_once(rondo_transport *t)
+{
+    if (t->next_marked != NULL)
+        return; /* by its connection_lost: we come back */
+    rondo_loop *loop = t->loop;
+    engine_close_now(loop->engine, t->fd);
+    free_transport(t);
+    engine_stay_awake(loop->engine); /* it may have been the last that the loop was for */
+}
+
 static void close_arm(rondo_transport *t)
 {
     engine_cancel(t->loop->engine, &t->receive);
@@ -444,6 +455,10 @@ static void close_arm(rondo_transport *t)
         t->loop->engine->sockets->reset_at_close(t->loop->engine, t->fd);
     if (t->restores_blocking)
         fcntl(t->fd, F_SETFL, fcntl(t->fd, F_GETFL) & ~O_NONBLOCK);
+    if (t->kind != STREAM && t->kind != DATAGRAMS) {
+        close_at_once(t);
+        return;
+    }
     t->send.done = close_done;
     engine_close_fd(t->loop->engine, &t->send, t->fd);
     bool ends_the_loop = t->loop->shard == NULL || service_of(t->loop)->draining;

@@ -234,6 +234,7 @@ static void finish(void)
     peers_close();
     on_loop(loop_abort_all, NULL);
     bool is_over = trace_wait_always(loop_is_over, NULL, PATIENCE_MS);
+    on_loop(NULL, NULL); /* behind the callback that told it: the tables are the scenario's */
     trace_mute(false);
     if (!is_over)
         trace_error("a connection, or the server, was not over after abort");

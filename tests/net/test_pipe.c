@@ -586,6 +586,14 @@ Test(pipe, of_stdin_its_number_is_left_to_nobody, WORLD)
     cr_assert_eq(read(STDIN_FILENO, &byte, 1), 0);
 }
 
+Test(pipe, the_loop_ends_with_the_last_one, WORLD)
+{
+    open_to_write();
+    rondo_close(pipe_end);
+    cr_assert_eq(loop_run(&world.loop), 0);
+    cr_assert_eq(lost, 1);
+}
+
 /* ---- draining ------------------------------------------------------------------------------------------------ */
 
 Test(pipe, a_drain_delivers_what_had_arrived_and_closes, WORLD)
