@@ -15,6 +15,17 @@
  * is in the log: then NULL is returned. */
 rondo_transport *datagrams_open(struct service *service, const struct transport_start *start);
 
+/* Where one of rondo_create_datagram_endpoint is bound, and whom it sends to. */
+struct datagram_ends {
+    struct addresses
+        local; /* none: the kernel chooses. The first one's socket has been taken; closed at the end */
+    struct url_address remote; /* size 0: none */
+    bool is_connected;         /* to it; else it's only where datagrams without an address go */
+};
+
+/* They are its own from here on. */
+void datagrams_connect(rondo_transport *t, const struct datagram_ends *ends);
+
 /* ---- for transport.c: what it does with this kind ---- */
 
 /* Receive, deliver and send, as the state asks. */

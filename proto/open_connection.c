@@ -35,19 +35,10 @@ static void connection_made(rondo_transport *t)
     over(opening, opening->stream == NULL ? -ENOMEM : 0);
 }
 
-/* As RONDO_STREAM_READER, but that nobody handles it. */
 static const rondo_protocol opened = {
     .name = "an opened stream",
-    .size = sizeof(struct stream_state),
+    OPENED_STREAM,
     .connection_made = connection_made,
-    .data_received = rondo__stream_data_received,
-    .eof_received = rondo__stream_eof_received,
-    .pause_writing = rondo__stream_pause_writing,
-    .resume_writing = rondo__stream_resume_writing,
-    .connection_lost = rondo__stream_connection_lost,
-    .drained = rondo__stream_drained,
-    ._unused = rondo__stream_unused,
-    ._release = rondo__stream_release,
 };
 
 static void connection_failed(rondo_connector *connector, int error, const char *why)

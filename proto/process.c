@@ -68,19 +68,7 @@ static const rondo_protocol waited_for = {
     .connection_lost = connection_lost,
 };
 
-/* As RONDO_STREAM_READER, but that nobody handles it. */
-static const rondo_protocol piped = {
-    .name = "a child's stream",
-    .size = sizeof(struct stream_state),
-    .data_received = rondo__stream_data_received,
-    .eof_received = rondo__stream_eof_received,
-    .pause_writing = rondo__stream_pause_writing,
-    .resume_writing = rondo__stream_resume_writing,
-    .connection_lost = rondo__stream_connection_lost,
-    .drained = rondo__stream_drained,
-    ._unused = rondo__stream_unused,
-    ._release = rondo__stream_release,
-};
+static const rondo_protocol piped = { .name = "a child's stream", OPENED_STREAM };
 
 /* ---- beginning and ending --------------------------------------------------------------------------------- */
 

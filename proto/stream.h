@@ -41,6 +41,13 @@ struct rondo_stream {
     void (*client_connected)(rondo_stream *s);
 };
 
+/* Of a stream that a task opens: as RONDO_STREAM_READER, but that nobody handles it. */
+#define OPENED_STREAM                                                                                        \
+    .size = sizeof(struct stream_state), .data_received = rondo__stream_data_received,                       \
+    .eof_received = rondo__stream_eof_received, .pause_writing = rondo__stream_pause_writing,                \
+    .resume_writing = rondo__stream_resume_writing, .connection_lost = rondo__stream_connection_lost,        \
+    .drained = rondo__stream_drained, ._unused = rondo__stream_unused, ._release = rondo__stream_release
+
 /* Its transport; NULL: lost, or another protocol's. */
 static inline rondo_transport *stream_transport(const rondo_stream *s)
 {
