@@ -17,8 +17,8 @@ rondo_transport *datagrams_open(struct service *service, const struct transport_
 
 /* Where one of rondo_create_datagram_endpoint is bound, and whom it sends to. */
 struct datagram_ends {
-    struct addresses
-        local; /* none: the kernel chooses. The first one's socket has been taken; closed at the end */
+    /* None: the kernel chooses. The first one's socket has been taken; they are closed at the end. */
+    struct addresses local;
     struct url_address remote; /* size 0: none */
     bool is_connected;         /* to it; else it's only where datagrams without an address go */
 };

@@ -221,7 +221,7 @@ static void write_bytes(rondo_transport *t, rondo_bytes data, bool (*put)(rondo_
 
 /* The commonest write of all: the next of many small messages that were received together. Output that is there is in
  * the kernel's hands, or will be looked at before the turn ends. */
-static bool goes_on(rondo_transport *t, rondo_bytes data)
+static bool follows_on(rondo_transport *t, rondo_bytes data)
 {
     return !byte_queue_is_empty(&t->output) && send_is_allowed(t) && !t->send_waits &&
            t->output.size + data.size <= flow_high_water_bytes(t) && byte_queue_go_on(&t->output, data);
@@ -230,7 +230,7 @@ static bool goes_on(rondo_transport *t, rondo_bytes data)
 void rondo_write(rondo_transport *t, rondo_bytes data)
 {
     assert(loop_is_here(t->loop));
-    if (!goes_on(t, data))
+    if (!follows_on(t, data))
         write_bytes(t, data, put);
 }
 

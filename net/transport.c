@@ -21,6 +21,10 @@
  *   LINGERING         0..1      -       -      received bytes are thrown away
  *   CLOSING           0..1      -      0..1    first the one, cancelled, then the other
  *
+ * That is a stream's life, and, but for LINGERING, that of pipes, which are streams of one direction (in the kernel: of the one
+ * to write the watch for its reader instead of a receive). Datagrams and children pass through the same states; what they do
+ * there, and what the kernel holds of them, is told in net/datagram.c and net/subprocess.c.
+ *
  * Why LINGERING: closing a socket in which unread bytes wait, or arrive later, resets the connection, and the reset
  * destroys what the peer has not yet read of our answer. So we half-close, and read and throw away until the
  * peer has closed, too.

@@ -65,11 +65,12 @@ typedef struct rondo_datagram_options {
      * (error_received: -ECONNREFUSED).    asyncio: remote_addr */
     const char *remote_url;
 
-    bool
-        reuse_port; /* let other sockets bind the same UDP address, too: those of other shards, of other processes */
-    bool
-        allow_broadcast; /* addresses that mean all hosts of a net may be sent to. As in asyncio, a remote_url is then
-                           * only where rondo_sendto goes without an address: who answers has another one */
+    /* Let other sockets bind the same UDP address, too: those of other shards, of other processes. */
+    bool reuse_port;
+
+    /* Addresses that mean all hosts of a net may be sent to. As in asyncio, a remote_url is then only where rondo_sendto
+     * goes without an address: who answers has another one. */
+    bool allow_broadcast;
 } rondo_datagram_options;
 
 /* Open an endpoint on this shard.    asyncio: create_datagram_endpoint; Twisted: listenUDP
