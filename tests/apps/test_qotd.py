@@ -30,7 +30,8 @@ class Qotd(ServerTest):
         server = self.serve("qotd", "--reply")
         sock = self.connect(server)
         self.assertEqual(receive(sock, len(GREETING)), GREETING)
-        before = datetime.datetime.now().replace(microsecond=0)
+        # time(2) may be a tick behind.
+        before = (datetime.datetime.now() - datetime.timedelta(seconds=0.1)).replace(microsecond=0)
         sock.sendall(b"one\n\nthree")
         sock.sendall(b"\nunfinished")
         sock.shutdown(s.socket.SHUT_WR)

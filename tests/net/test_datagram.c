@@ -575,11 +575,14 @@ Test(datagram, while_receiving_is_paused_they_wait_in_order, WORLD)
     turn_for(&world, 0);
     rondo_pause_reading(endpoint);
     cr_assert_not(rondo_is_reading(endpoint));
+    turn_some(&world);
     unsigned before = received;
+    uint64_t bytes_before = world.loop.traffic.bytes_in;
     for (unsigned i = 3; i < 20; i++)
         peer_sends(&(char){ (char)('a' + i) }, 1);
     turn_some(&world);
     cr_assert_eq(received, before);
+    cr_assert_eq(world.loop.traffic.bytes_in, bytes_before, "they wait in the kernel");
     cr_assert_leq(world.loop.engine->datagrams.lent, 8);
     rondo_resume_reading(endpoint);
     RUN_UNTIL(received == 20);
@@ -952,6 +955,31 @@ Test(datagram, a_drain_while_receiving_is_paused_waits_without_haste, WORLD)
     rondo_resume_reading(endpoint);
     RUN_UNTIL(lost == 1);
     cr_assert_eq(received, 1);
+}
+
+static void pause_at_once(rondo_transport *t, rondo_bytes data, rondo_address address)
+{
+    (void)data;
+    (void)address;
+    if (received == 1)
+        rondo_pause_reading(t);
+}
+
+Test(datagram, a_drain_waits_for_what_is_held, WORLD)
+{
+    serve();
+    on_received = pause_at_once;
+    for (unsigned i = 0; i < 4; i++)
+        peer_sends("x", 1);
+    RUN_UNTIL(received == 1);
+    turn_some(&world);
+    service_hooks.drain(&world.loop);
+    for (uint64_t begin_ms = turning_clock_ms(); turning_clock_ms() - begin_ms < 30;)
+        turn_for(&world, 5);
+    cr_assert_eq(lost, 0);
+    rondo_resume_reading(endpoint);
+    RUN_UNTIL(lost == 1);
+    cr_assert_eq(received, 4);
 }
 
 /* ---- multicast ------------------------------------------------------------------------------------------------------ */
