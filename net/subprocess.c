@@ -53,7 +53,7 @@ static void data_received(rondo_transport *pipe, rondo_bytes data)
 {
     const struct process *process = process_of_pipe(pipe);
     const rondo_protocol *protocol = transport_protocol(process->t);
-    if (protocol->pipe_data_received != NULL && process->t->state == OPEN)
+    if (protocol->pipe_data_received != NULL)
         protocol->pipe_data_received(process->t, place_of(process, pipe), data);
 }
 

@@ -30,6 +30,7 @@ static void open_loop(void)
 static void close_loop(void)
 {
     cr_assert_eq(loop.users, 0);
+    cr_assert(list_is_empty(&loop.jobs));
     tasks_close(&loop);
     loop_close(&loop);
     loop_free(&loop);
@@ -153,12 +154,16 @@ Test(jobs, one_that_waits_and_is_cancelled_never_runs, ON_A_LOOP)
 
 Test(jobs, a_shard_that_aborts_waits_for_none, ON_A_LOOP)
 {
-    static struct note notes[EXECUTOR_THREADS_MAX + 3];
+    static struct note notes[EXECUTOR_THREADS_MAX + 3], before;
+    ask(&before, work_on);
+    cr_assert_eq(loop_run(&loop), 0);
     for (unsigned i = 0; i < EXECUTOR_THREADS_MAX + 3; i++)
         ask(&notes[i], work_long);
     for (unsigned i = 0; i < EXECUTOR_THREADS_MAX; i++)
         sem_wait(&begun);
     jobs_abort(&loop);
+    cr_assert_eq(before.done, 1);
+    sem_wait(&is_released);
     for (unsigned i = 0; i < EXECUTOR_THREADS_MAX + 3; i++) {
         cr_assert_eq(notes[i].done, 1);
         cr_assert_eq(notes[i].error, -ECANCELED);

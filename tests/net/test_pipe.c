@@ -483,6 +483,24 @@ Test(pipe, a_socket_that_does_not_block_can, WORLD)
     socket_in_both_directions(true);
 }
 
+Test(pipe, a_socket_that_is_full_blocks_nobody, WORLD)
+{
+    static char data[1 << 20];
+    int ends[2];
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    peer = ends[1];
+    do_not_block(peer);
+    cr_assert_eq(rondo_connect_write_pipe(&world.loop, ends[0], &plain, &pipe_end), 0);
+    fill_pattern(data, sizeof data, 3);
+    rondo_write(pipe_end, (rondo_bytes){ data, sizeof data });
+    turn_some(&world);
+    cr_assert_gt(rondo_get_write_buffer_size(pipe_end), 0);
+    cr_assert_eq(peer_reads(data, sizeof data), sizeof data);
+    rondo_close(pipe_end);
+    RUN_UNTIL(lost == 1);
+    cr_assert_eq(lost_error, 0);
+}
+
 Test(pipe, others_who_have_the_pipe_keep_it_as_it_was, WORLD)
 {
     int fds[2];

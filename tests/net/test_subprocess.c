@@ -431,14 +431,43 @@ static int spawn_without_stdio(void)
     return read(spawned.pipes[2], errors, sizeof errors) == 4 && strcmp(errors, "err\n") == 0 ? 0 : 4;
 }
 
-Test(subprocess, it_works_without_stdio_of_ones_own, WORLD)
+/* Its stderr's pipe gets 0 and 1 as its numbers, before the files are put there. */
+static int spawn_with_files_without_stdio(void)
+{
+    const char *const argv[] = { "sh", "-c", "cat; echo err >&2", NULL };
+    struct spawned spawned;
+    char text[16] = "", errors[16] = "";
+    int in[2], out[2], status = -1;
+    if (pipe2(in, O_CLOEXEC) < 0 || pipe2(out, O_CLOEXEC) < 0 || write(in[1], "in ", 3) != 3)
+        return 1;
+    close(in[1]);
+    for (int i = 0; i < 3; i++)
+        close(i);
+    const rondo_subprocess_options options = { .stdin_fd = in[0], .stdout_fd = out[1] };
+    if (spawn(argv, &options, &spawned) < 0)
+        return 2;
+    fcntl(spawned.pipes[2], F_SETFL, 0);
+    if (waitpid(spawned.pid, &status, 0) != spawned.pid || status != 0)
+        return 3;
+    if (read(out[0], text, sizeof text) != 3 || strcmp(text, "in ") != 0)
+        return 4;
+    return read(spawned.pipes[2], errors, sizeof errors) == 4 && strcmp(errors, "err\n") == 0 ? 0 : 5;
+}
+
+static void assert_passes_in_a_process_of_its_own(int (*passes)(void))
 {
     int status = -1;
     pid_t pid = fork();
     if (pid == 0)
-        _exit(spawn_without_stdio());
+        _exit(passes());
     cr_assert_eq(waitpid(pid, &status, 0), pid);
     cr_assert_eq(status, 0, "%d", WEXITSTATUS(status));
+}
+
+Test(subprocess, it_works_without_stdio_of_ones_own, WORLD)
+{
+    assert_passes_in_a_process_of_its_own(spawn_without_stdio);
+    assert_passes_in_a_process_of_its_own(spawn_with_files_without_stdio);
 }
 
 /* ---- surroundings -------------------------------------------------------------------------------------------- */
