@@ -137,6 +137,12 @@ static void open_world(void)
     peer = udp_socket(&peer_name);
 }
 
+static void open_large_world(void)
+{
+    world_open(&world, &(struct engine_size){ 128, 256, 16, 4096, 0, 0, 64, 2240 });
+    peer = udp_socket(&peer_name);
+}
+
 static bool is_free(void)
 {
     return world.loop.users == 0;
@@ -370,6 +376,41 @@ Test(datagram, a_train_may_be_aborted, WORLD)
     RUN_UNTIL(lost == 1);
 }
 
+Test(datagram, an_abort_waits_for_what_the_kernel_has_when_nothing_is_received, WORLD)
+{
+    static char data[1100];
+    open_at_loopback(&plain);
+    rondo_pause_reading(endpoint);
+    turn_some(&world);
+    for (unsigned i = 0; i < 100; i++)
+        rondo_sendto(endpoint, (rondo_bytes){ data, i % 50 < 25 ? sizeof data : 1 }, to_peer());
+    rondo_abort(endpoint);
+    RUN_UNTIL(lost == 1);
+}
+
+Test(datagram, an_error_takes_one_of_a_train, WORLD)
+{
+    static char data[1100];
+    open_with(&(rondo_datagram_options){ .remote_url = url_of(&peer_name), .protocol = &plain });
+    rondo_pause_reading(endpoint); /* so that the refusal stays for who sends next */
+    turn_some(&world);
+    close(peer);
+    rondo_sendto(endpoint, RONDO_BYTES("?"), (rondo_address){ 0 });
+    RUN_UNTIL(rondo_get_write_buffer_size(endpoint) == 0);
+    peer = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    cr_assert_eq(bind(peer, (struct sockaddr *)&peer_name, sizeof peer_name), 0);
+    for (unsigned i = 0; i < 8; i++) {
+        data[0] = (char)i;
+        rondo_sendto(endpoint, (rondo_bytes){ data, sizeof data }, (rondo_address){ 0 });
+    }
+    for (unsigned i = 1; i < 8; i++) {
+        data[0] = (char)i;
+        run_until_peer_has(data, sizeof data);
+    }
+    cr_assert_eq(errors, 1);
+    cr_assert_eq(last_error, -ECONNREFUSED);
+}
+
 Test(datagram, an_echo_of_many_is_a_train_of_lent_ones, WORLD)
 {
     static char data[1400];
@@ -589,6 +630,44 @@ Test(datagram, while_receiving_is_paused_they_wait_in_order, WORLD)
     cr_assert_eq(*last_data, 'a' + 19);
 }
 
+static char order[64];
+static unsigned ordered;
+
+static void pause_at_the_first(rondo_transport *t, rondo_bytes data, rondo_address address)
+{
+    (void)address;
+    if (t != endpoint) {
+        rondo_resume_reading(endpoint);
+        return;
+    }
+    order[ordered++] = *(const char *)data.data;
+    if (received == 1)
+        rondo_pause_reading(t);
+}
+
+/* An engine takes some at a time from each: what it has taken after the pause is held, when the rest comes. */
+Test(datagram, what_is_held_is_delivered_before_what_comes_after, .init = open_large_world,
+     .fini = close_world)
+{
+    rondo_transport *other;
+    struct sockaddr_in other_name;
+    on_received = pause_at_the_first;
+    open_at_loopback(&plain);
+    const rondo_datagram_options options = { .local_url = "udp://127.0.0.1:0", .protocol = &plain };
+    cr_assert_eq(rondo_create_datagram_endpoint(&world.loop, &options, &other), 0);
+    turn_some(&world);
+    cr_assert_eq(rondo_get_extra_info(other, "sockname", &other_name, sizeof other_name), 0);
+    for (unsigned i = 0; i < 48; i++) {
+        peer_sends(&(char){ (char)i }, 1);
+        if (i == 20)
+            cr_assert_eq(sendto(peer, "x", 1, 0, (const struct sockaddr *)&other_name, sizeof other_name), 1);
+    }
+    RUN_UNTIL(received == 49);
+    for (unsigned i = 0; i < 48; i++)
+        cr_assert_eq(order[i], (char)i, "%u", i);
+    rondo_abort(other);
+}
+
 /* ---- Unix sockets ------------------------------------------------------------------------------------------------ */
 
 static char folder[] = "/tmp/rondo-test-datagram-XXXXXX";
@@ -682,6 +761,26 @@ Test(datagram, a_unix_peer_that_does_not_read_gets_all_in_order_and_keeps_no_buf
             cr_assert_eq(number, got++);
     }
     RUN_UNTIL(rondo_get_write_buffer_size(endpoint) == 0);
+    close(other);
+    unlink(at);
+}
+
+Test(datagram, a_unix_peer_that_does_not_read_is_looked_at_now_and_then, FOLDER)
+{
+    char at[128];
+    snprintf(at, sizeof at, "%s/peer", folder);
+    int other = unix_socket(at);
+    struct sockaddr_un theirs = name_of(at);
+    open_with(&(rondo_datagram_options){ .local_url = url, .protocol = &plain });
+    for (unsigned i = 0; i < 600; i++)
+        rondo_sendto(endpoint, RONDO_BYTES("x"),
+                     (rondo_address){ (struct sockaddr *)&theirs, sizeof theirs });
+    turn_some(&world);
+    uint64_t begin_ms = turning_clock_ms(), turns = world.loop.turns;
+    while (turning_clock_ms() - begin_ms < 100)
+        turn_for(&world, 1000);
+    cr_assert_gt(rondo_get_write_buffer_size(endpoint), 0);
+    cr_assert_lt(world.loop.turns - turns, 200, "it does not spin");
     close(other);
     unlink(at);
 }
