@@ -94,9 +94,12 @@ class Exec(ServerTest):
     def test_a_program_that_is_not_there_ends_connections_not_the_server(self):
         server = self.serve_program("/no/such/program")
         for _ in range(3):
-            sock = self.connect(server)
+            try:
+                sock = self.connect(server)
+            except ConnectionResetError:
+                continue  # as early as that, on a busy machine
             self.assertTrue(s.was_reset(sock))
-        self.assertIn("can't run /no/such/program: No such file or directory", server.stderr)
+        server.wait_for("can't run /no/such/program: No such file or directory", 3)
 
     def test_it_is_said_what_is_wanted(self):
         for options, said in (((), "PROGRAM [ARGUMENT...] is wanted"), (("--sandbox", "cat"), "no processes")):
